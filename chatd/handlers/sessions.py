@@ -1,0 +1,81 @@
+"""Sessions: create, list, read, rename, delete."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+
+from chatd.errors import InvalidRequest
+from chatd.keys import OWNER, REPO, TURNS
+from chatd.models import Session, new_id
+from chatd.schemas import (
+    Page,
+    RenameRequest,
+    SessionRequest,
+    dump_session,
+    read_body,
+    read_query,
+    respond,
+    session_id_in,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CURSOR = re.compile(r"([0-9]{1,17})\.(sess-[0-9a-f]{32})")  # microseconds and id: a place in the order of activity
+
+
+async def post_session(request: web.Request) -> web.Response:
+    body = await read_body(request, SessionRequest)
+    session = await request.app[REPO].create_session(
+        new_id("sess"),
+        request[OWNER],
+        body["character_id"],
+        body["title"],
+        new_id("msg"),
+        body["system_prompt"] or None,
+    )
+    return respond(dump_session(session), status=201, headers={"Location": f"/agent/session/{session.id}"})
+
+
+async def get_sessions(request: web.Request) -> web.Response:
+    page = read_query(request, Page)
+    before = None if page["before"] is None else read_cursor(page["before"])
+    found = await request.app[REPO].list_sessions(request[OWNER], before, page["limit"] + 1)
+    sessions = found[: page["limit"]]
+    return respond(
+        {
+            "sessions": [dump_session(session) for session in sessions],
+            "next": make_cursor(sessions[-1]) if len(found) > len(sessions) else None,
+        }
+    )
+
+
+def make_cursor(session: Session) -> str:
+    return f"{(session.updated_at - EPOCH) // timedelta(microseconds=1)}.{session.id}"
+
+
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    match = CURSOR.fullmatch(cursor)
+    if match is None:
+        raise InvalidRequest("Invalid: before.", errors={"before": ["Not a cursor of this list."]})
+    return EPOCH + timedelta(microseconds=int(match[1])), match[2]
+
+
+async def get_session(request: web.Request) -> web.Response:
+    session = await request.app[REPO].get_session(session_id_in(request), request[OWNER])
+    return respond(dump_session(session))
+
+
+async def patch_session(request: web.Request) -> web.Response:
+    session_id = session_id_in(request)
+    body = await read_body(request, RenameRequest)
+    session = await request.app[REPO].rename_session(session_id, request[OWNER], body["title"])
+    return respond(dump_session(session))
+
+
+async def delete_session(request: web.Request) -> web.Response:
+    repo, session_id = request.app[REPO], session_id_in(request)
+    await repo.get_session(session_id, request[OWNER])
+    if turn := await repo.find_latest_turn(session_id):
+        await request.app[TURNS].stop(turn.id)
+    await repo.delete_session(session_id, request[OWNER])
+    return web.Response(status=204)

@@ -1,0 +1,234 @@
+"""The only door to the model: one attempt is an async iterator of pieces of text, its failures classified.
+
+The SDK signs, sends and names the errors; the stream's bytes are decoded here, at a quarter of the cost of its events.
+It takes a second to import, so it is imported in a thread, once the port is open.
+"""
+
+import asyncio
+import importlib
+import logging
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from chatd.config import Config
+from chatd.errors import ConfigError
+from chatd.local_model import CONTEXT_TOKENS, MAX_TOKENS, LocalModel
+from chatd.prompt import Prompt
+from chatd.reply import Reply
+from chatd.seam import OverlapSeam, Seam
+from chatd.sse import Decoder
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+MAX_RETRY_AFTER = 30.0
+RETRIED_STATUSES = {408, 409, 429}
+CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "overloaded"}
+# In a stream every error is worth another attempt, whatever its name.
+ERROR_EVENTS = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited"}
+
+TEXTS = {
+    "upstream_overloaded": "The model is overloaded. Try again in a while.",
+    "upstream_rate_limited": "The model's rate limit is reached. Try again in a while.",
+    "upstream_unavailable": "The model's server has a problem. Try again in a while.",
+    "upstream_unreachable": "The model's server can't be reached. Try again in a while.",
+    "upstream_cut": "The connection to the model was cut before the answer was complete.",
+    "upstream_stalled": "The model has stopped answering.",
+    "upstream_refused": "The model's server did not accept the request.",
+    "upstream_refusal": "The model declined to answer.",
+    "turn_timeout": "The answer took too long.",
+    "recovery_limit": "The answer was interrupted too often.",
+    "internal": "Something went wrong here. It has been logged.",
+}
+
+
+class UpstreamError(Exception):
+    """An attempt that failed: why, whether another one may help, and how long the server asks to wait (seconds)."""
+
+    def __init__(
+        self, code: str, *, retried: bool = True, retry_after: float | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(code)
+        self.code, self.retried, self.retry_after, self.status = code, retried, retry_after, status
+
+
+class Llm:
+    """A server that speaks the Anthropic Messages API."""
+
+    def __init__(self, config: Config, local: LocalModel | None) -> None:
+        self.config, self.local = config, local
+        self.max_tokens = min(config.max_tokens, MAX_TOKENS) if local else config.max_tokens
+        self.budget = config.context_tokens
+        if local:
+            self.budget = min(self.budget, CONTEXT_TOKENS - self.max_tokens)
+        self.refuses_prefill = False
+        self.url: str | None = None
+        self.client: Any = None
+        self.sdk: Any = None
+        self.importing: asyncio.Future[Any] | None = None
+
+    async def warm_up(self) -> None:
+        """Get ready for the first turn; what fails now is tried again then."""
+        try:
+            await self._client()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the first turn will tell
+            logger.warning("the model is not ready: %s", error)
+
+    async def load(self) -> None:
+        """Import the SDK, once, in a thread; callers wait for it together."""
+        if self.importing is None:
+            self.importing = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "anthropic"))
+        self.sdk = await asyncio.shield(self.importing)
+
+    async def close(self) -> None:
+        if self.importing is not None:
+            await asyncio.wait([self.importing])
+        if self.client is not None:
+            await self.client.close()
+
+    async def stream(self, prompt: Prompt, reply: Reply) -> AsyncGenerator[str, None]:
+        """Make one attempt, which goes on from the reply's text where it has some, and yield text as it comes.
+
+        "" tells of content that is not text. Ends when the answer is complete; raises UpstreamError otherwise.
+        A prefill that the server refuses is asked for again in the other way, at once.
+        """
+        ways = self.ways(await self.fit(prompt), reply.text)
+        for parameters, seam in ways:
+            try:
+                async with aclosing(self._attempt(reply, parameters, seam)) as pieces:
+                    async for piece in pieces:
+                        self.refuses_prefill |= isinstance(seam, OverlapSeam)
+                        yield piece
+            except UpstreamError as error:
+                if error.status != 400 or (parameters, seam) == ways[-1]:
+                    raise
+            else:
+                return
+
+    def ways(self, prompt: Prompt, shown: str) -> list[tuple[dict[str, Any], Seam | None]]:
+        """Return the requests that may be made, the later ones should the one before be refused."""
+        if not shown:
+            return [(prompt.parameters(), None)]
+        if not shown.strip():
+            return [prompt.prefilled(shown)]
+        prefilled, asked = prompt.prefilled(shown), prompt.asked_to_go_on(shown)
+        return [asked] if self.refuses_prefill else [prefilled, asked]
+
+    async def _attempt(self, reply: Reply, parameters: dict[str, Any], seam: Seam | None) -> AsyncGenerator[str, None]:
+        reply.begin(seam)
+        decoder = Decoder()
+        try:
+            async with await self._send(parameters) as response:
+                reply.request_id = response.headers.get("request-id")
+                async for chunk in response.iter_bytes():
+                    text, failure = read(decoder, reply, chunk)
+                    if text is not None:
+                        yield text
+                    if failure is not None:
+                        raise failure
+                    if reply.complete:
+                        return
+        except UpstreamError:
+            raise
+        except Exception as error:
+            raise self.classify(error) from error
+        raise UpstreamError("upstream_cut")
+
+    async def _send(self, parameters: dict[str, Any]) -> Any:
+        client = await self._client()
+        return client.messages.with_streaming_response.create(
+            model=self.config.model, max_tokens=self.max_tokens, stream=True, **parameters
+        )
+
+    async def _client(self) -> Any:
+        """Return the SDK's client for where the server is now."""
+        await self.load()
+        url = await self.local.address() if self.local else self.config.base_url
+        if self.client is None or url != self.url:
+            self.url = url
+            self.client = self.sdk.AsyncAnthropic(
+                api_key=self.local.key if self.local else self.config.api_key or "none",
+                base_url=url or "https://api.anthropic.com",
+                http_client=self.sdk.DefaultAioHttpClient(),
+                max_retries=0,
+                timeout=self.sdk.Timeout(self.config.turn_timeout, connect=CONNECT_TIMEOUT),
+                open_telemetry=False,
+            )
+        return self.client
+
+    async def fit(self, prompt: Prompt) -> Prompt:
+        """Shorten the prompt for the local model, by its own count of tokens: its window is small."""
+        while self.local and await self._count_tokens(prompt) > self.budget:
+            prompt = prompt.shorter()
+        return prompt
+
+    async def _count_tokens(self, prompt: Prompt) -> int:
+        try:
+            client = await self._client()
+            count = await client.messages.count_tokens(model=self.config.model, **prompt.parameters())
+        except Exception as error:
+            raise self.classify(error) from error
+        return int(count.input_tokens)
+
+    def classify(self, error: Exception) -> UpstreamError:
+        """Return what a failure of the SDK, of its transport or of the stream's format means."""
+        if isinstance(error, self.sdk.APIStatusError):
+            return from_status(error)
+        if isinstance(error, self.sdk.APIConnectionError | OSError | TimeoutError | ConfigError):
+            return UpstreamError("upstream_unreachable")
+        if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
+            logger.warning("unexpected failure of the model's stream", exc_info=error)
+        return UpstreamError("upstream_cut")
+
+
+def read(decoder: Decoder, reply: Reply, chunk: bytes) -> tuple[str | None, Exception | None]:
+    """Take a chunk of the stream in: the text to show ("" for other content), and what failed behind it."""
+    pieces: list[str] = []
+    try:
+        for event in decoder.feed(chunk):
+            check(event)
+            if (piece := reply.add(event)) is not None:
+                pieces.append(piece)
+            if reply.stop_reason == "refusal":
+                raise UpstreamError("upstream_refusal", retried=False)
+            if reply.complete:
+                break
+    except (UpstreamError, ValueError, RecursionError) as error:
+        failure = error if isinstance(error, UpstreamError) else UpstreamError("upstream_cut")
+        return ("".join(pieces) if pieces else None), failure
+    return ("".join(pieces) if pieces else None), None
+
+
+def check(event: Any) -> None:
+    """Raise UpstreamError for an error event."""
+    if not isinstance(event, dict) or event.get("type") != "error":
+        return
+    error = event.get("error")
+    name = error.get("type") if isinstance(error, dict) else None
+    raise UpstreamError(f"upstream_{ERROR_EVENTS.get(str(name), 'unavailable')}")
+
+
+def from_status(error: Any) -> UpstreamError:
+    """Classify an answer with an error status."""
+    status = int(error.status_code)
+    retried = status in RETRIED_STATUSES or status >= 500
+    code = CODES.get(status, "unavailable" if status >= 500 else "refused")
+    if code == "refused":  # not its words: they may repeat what was sent
+        logger.error("the model's server refused the request: %s %s", status, error.type)
+    return UpstreamError(
+        f"upstream_{code}",
+        retried=retried,
+        retry_after=retry_after(error.response.headers.get("retry-after")),
+        status=status,
+    )
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After asks for, capped; None where it is absent or no number."""
+    try:
+        wait = float(header or "")
+    except ValueError:
+        return None
+    return min(wait, MAX_RETRY_AFTER) if wait >= 0 and not math.isnan(wait) else None

@@ -1,0 +1,40 @@
+"""Logging: text for people at a terminal, JSON lines for machines."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class NoRestoring(logging.Filter):
+    """asyncpg logs a traceback for each try to fill its pool while the database is away; chatd says it in a line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "restore the pool" not in record.msg
+
+
+def set_up_logging(level: str, style: str | None) -> None:
+    """Log to standard error."""
+    handler = logging.StreamHandler()
+    if (style or ("text" if sys.stderr.isatty() else "json")) == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncpg").addFilter(NoRestoring())
+    logging.getLogger("asyncpg.pool").addFilter(NoRestoring())
+    for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

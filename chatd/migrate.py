@@ -1,0 +1,64 @@
+"""Bring the database to this program's schema: plain SQL files, sorted, each in a transaction of its own."""
+
+import hashlib
+import logging
+from importlib.resources import files
+from typing import Any
+
+from chatd.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+LOCK = 0x63686174  # one migrating process at a time; released with the connection, however it ends
+
+CREATE_RECORD = """
+CREATE TABLE IF NOT EXISTS agent_migrations (
+    name       text COLLATE "C" PRIMARY KEY,
+    sha256     text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+def read_migrations() -> dict[str, str]:
+    """Return the SQL of each migration by file name, oldest first."""
+    found = {f.name: f.read_text(encoding="utf-8") for f in (files("chatd.sql") / "migrations").iterdir()}
+    return {name: found[name] for name in sorted(found) if name.endswith(".sql")}
+
+
+def pending(migrations: dict[str, str], applied: dict[str, str]) -> list[str]:
+    """Return the names still to apply.
+
+    Raises ConfigError where the database was made by other files than these.
+    """
+    if unknown := applied.keys() - migrations.keys():
+        raise ConfigError(f"the database is newer than this program: it has {max(unknown)}")
+    for name, checksum in applied.items():
+        if checksum != sha256(migrations[name]):
+            raise ConfigError(f"{name} was changed after it was applied to this database")
+    return [name for name in migrations if name not in applied]
+
+
+def sha256(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()
+
+
+async def migrate(conn: Any) -> list[str]:
+    """Apply what is pending over an asyncpg connection and return its names; safe when several start at once."""
+    await conn.execute("SELECT pg_advisory_lock($1)", LOCK)
+    try:
+        await conn.execute(CREATE_RECORD)
+        applied = {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM agent_migrations")}
+        migrations = read_migrations()
+        names = pending(migrations, applied)
+        for name in names:
+            await apply(conn, name, migrations[name])
+        return names
+    finally:
+        await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
+
+
+async def apply(conn: Any, name: str, sql: str) -> None:
+    log.info("migrating: %s", name)
+    async with conn.transaction():
+        await conn.execute(sql)
+        await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

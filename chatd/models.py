@@ -1,0 +1,73 @@
+"""What the database holds, as frozen records, and how ids are made."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+def new_id(prefix: str) -> str:
+    """Return a random id that sorts by time: `prefix-` and a UUIDv7's 32 hex digits (RFC 9562)."""
+    stamp, noise = time.time_ns() // 1_000_000, secrets.randbits(74)
+    value = stamp << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+    return f"{prefix}-{value:032x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    id: str
+    owner: str
+    character_id: int
+    title: str | None
+    status: str
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    id: str
+    seq: int
+    role: str
+    content: str
+    content_blocks: list[dict[str, Any]] | None
+    status: str
+    model: str | None
+    stop_reason: str | None
+    token_usage: dict[str, Any] | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn's row: `outcome` is the JSON of its last event, whose number is `last_seq`; None while it runs."""
+
+    id: str
+    session_id: str
+    user_message_id: str
+    message_id: str
+    state: str
+    attempt: int
+    epoch: int
+    recoveries: int
+    last_seq: int | None
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a turn ended with: the message to save (text None: nothing to save) and the last event."""
+
+    state: str
+    text: str | None
+    outcome: str
+    last_seq: int
+    message_status: str = "complete"
+    content_blocks: list[dict[str, Any]] | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    token_usage: dict[str, Any] | None = None
+    upstream_id: str | None = None
+    first_content_at: datetime | None = None

@@ -1,0 +1,174 @@
+"""What comes in and what goes out, field by field; unknown keys are errors that name themselves."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
+
+from chatd.errors import InvalidRequest, NotFound, UnsupportedMediaType
+from chatd.models import Message, Session
+from chatd.sse import clean
+
+MAX_TEXT = 10_000  # code points
+MAX_TITLE = 200
+SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
+
+
+class StrictInteger(fields.Integer):
+    """A JSON integer: no boolean, no float, no string."""
+
+    def _validated(self, value: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Text(fields.String):
+    """A string of at most `limit` characters that PostgreSQL can hold."""
+
+    def __init__(self, limit: int, *, blank: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limit, self.blank = limit, blank
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if not self.blank and not text.strip():
+            raise ValidationError("Must not be empty.")
+        if len(text) > self.limit:
+            raise ValidationError(f"Must have {self.limit} characters at most; has {len(text)}.")
+        return clean(text)
+
+
+class Time(fields.Field[datetime]):
+    """A time as RFC 3339 in UTC."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")  # type: ignore[no-any-return]
+
+
+def character_id() -> StrictInteger:
+    return StrictInteger(required=True, validate=validate.Range(1, 2**63 - 1))
+
+
+class ChatRequest(Schema):
+    message = Text(MAX_TEXT, required=True)
+    session_id = fields.String(load_default=None, allow_none=True)
+    character_id = character_id()
+
+
+class SessionRequest(Schema):
+    character_id = character_id()
+    title = Text(MAX_TITLE, load_default=None, allow_none=True)
+    system_prompt = Text(MAX_TEXT, blank=True, load_default=None, allow_none=True)
+
+
+class RenameRequest(Schema):
+    title = Text(MAX_TITLE, required=True, allow_none=True)
+
+
+class Page(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
+    before = fields.String(load_default=None)
+
+    @pre_load
+    def limit_is_short(self, data: Mapping[str, str], **_: Any) -> Mapping[str, str]:
+        if not re.fullmatch(r"-?[0-9]{1,9}", data.get("limit", "1")):
+            raise ValidationError({"limit": ["Not a valid integer."]})
+        return data
+
+
+class HistoryPage(Page):
+    after = fields.String(load_default=None)
+
+
+class SessionSchema(Schema):
+    session_id = fields.String(attribute="id")
+    character_id = fields.Integer()
+    title = fields.String()
+    status = fields.String()
+    message_count = fields.Integer()
+    created_at = Time()
+    updated_at = Time()
+
+
+class MessageSchema(Schema):
+    id = fields.String()
+    role = fields.String()
+    content = fields.String()
+    content_blocks = fields.Raw()
+    created_at = Time()
+    token_usage = fields.Raw()
+    status = fields.String()
+    model = fields.String()
+    stop_reason = fields.String()
+
+    @post_dump
+    def plain_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if data["content_blocks"] is None:
+            data["content_blocks"] = [{"type": "text", "text": data["content"]}] if data["content"] else []
+        return data
+
+
+def respond(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON response."""
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
+
+
+SESSION = SessionSchema()
+MESSAGE = MessageSchema()
+
+
+def dump_session(session: Session) -> dict[str, Any]:
+    return dict(SESSION.dump(session))
+
+
+def dump_message(message: Message) -> dict[str, Any]:
+    return dict(MESSAGE.dump(message))
+
+
+async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
+    """Return the checked body; raises UnsupportedMediaType, TooLarge (by aiohttp) and InvalidRequest."""
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType
+    try:
+        data = json.loads((await request.read()).decode("utf-8"), parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not valid JSON in UTF-8.") from None
+    return load(schema, data)
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_query(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
+    return load(schema, dict(request.query))
+
+
+def load(schema: type[Schema], data: Any) -> dict[str, Any]:
+    """Return checked data; raises InvalidRequest with `errors`, a list of what is wrong for each field."""
+    try:
+        return dict(schema().load(data))
+    except ValidationError as error:
+        errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
+        detail = "The body must be a JSON object." if "_schema" in errors else f"Invalid: {', '.join(errors)}."
+        raise InvalidRequest(detail[:500], errors=errors) from None
+
+
+def session_id_in(request: web.Request) -> str:
+    """Return the path's session id; a malformed one can't exist."""
+    return check_session_id(request.match_info["session_id"])
+
+
+def check_session_id(session_id: str) -> str:
+    if not SESSION_ID.fullmatch(session_id):
+        raise NotFound
+    return session_id

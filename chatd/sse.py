@@ -1,0 +1,139 @@
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): encode ours, decode the model's.
+
+Pure functions, but for Stream, which is the only thing that writes to a client's stream.
+"""
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aiohttp import web
+
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx: pass each frame on at once
+}
+RETRY = b"retry: 1000\n"  # ms that an EventSource waits before it comes back
+PING = b": ping\n\n"
+SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
+MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no PostgreSQL text and no UTF-8 can hold these
+
+
+def clean(text: str) -> str:
+    """Replace U+0000 and lone surrogates by U+FFFD."""
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def clean_json(value: Any) -> Any:
+    """Clean every string of a JSON value, keys included."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_json(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): clean_json(item) for key, item in value.items()}
+    return value
+
+
+def encode(event: dict[str, Any]) -> str:
+    """Return an event as compact JSON on one line, whatever a reader takes for a line's end."""
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    if text.isascii():
+        return text
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
+
+
+def frame(turn_id: str, seq: int, data: str) -> bytes:
+    """Return the bytes of an event of a turn; `data` is its JSON."""
+    return f"id: {turn_id}.{seq}\ndata: {data}\n\n".encode()
+
+
+class Decoder:
+    """Decode a stream's bytes, however they are cut, into the JSON objects of its events."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self.after_cr = False
+
+    def feed(self, chunk: bytes) -> Iterator[Any]:
+        """Yield the events that are complete now; raises ValueError for bad JSON and for one over MAX_EVENT."""
+        *blocks, self.rest = (self.rest + self._normalize(chunk)).split(b"\n\n")
+        for block in blocks:
+            if data := self._data(block):
+                yield json.loads(data)
+        if len(self.rest) > MAX_EVENT:
+            raise ValueError("an event is too large")
+
+    def _normalize(self, chunk: bytes) -> bytes:
+        if self.after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        self.after_cr = chunk.endswith(b"\r") or (self.after_cr and not chunk)
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in chunk else chunk
+
+    @staticmethod
+    def _data(block: bytes) -> bytes:
+        lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+        return b"\n".join(lines)
+
+
+class Stream:
+    """A client's stream: whole frames, a ping after silence, and an end for a client that does not read.
+
+    One timer for the life of the stream: it calls `on_silence` when a ping is due, which makes the one that writes
+    wake up and write it, and aborts the connection when a write has been stuck for `write_timeout` seconds.
+    """
+
+    def __init__(self, request: web.Request, heartbeat: float, write_timeout: float) -> None:
+        self.request, self.heartbeat, self.write_timeout = request, heartbeat, write_timeout
+        self.response = web.StreamResponse(headers=HEADERS)
+        self.loop = asyncio.get_running_loop()
+        self.on_silence: Callable[[], None] = lambda: None
+        self.last_write = self.loop.time()
+        self.writing = False
+        self.prefix = RETRY
+
+    async def __aenter__(self) -> "Stream":
+        limit_buffers(self.request, self.write_timeout)
+        await self.response.prepare(self.request)
+        self.timer = self.loop.call_later(min(self.heartbeat, self.write_timeout), self._watch)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.timer.cancel()
+
+    async def write(self, frames: bytes) -> None:
+        """Write whole frames (none: a ping); raises ConnectionError when the client is gone."""
+        self.last_write, self.writing = self.loop.time(), True
+        await self.response.write(self.prefix + (frames or PING))
+        self.prefix = b""
+        self.last_write, self.writing = self.loop.time(), False
+
+    def _watch(self) -> None:
+        limit = self.write_timeout if self.writing else self.heartbeat
+        wait = self.last_write + limit - self.loop.time()
+        if wait <= 0 and self.writing:
+            self._abort()
+            return
+        if wait <= 0:
+            self.on_silence()
+            wait = self.heartbeat
+        self.timer = self.loop.call_later(min(wait, self.write_timeout), self._watch)
+
+    def _abort(self) -> None:
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+
+def limit_buffers(request: web.Request, timeout: float) -> None:
+    """Bound what the kernel holds for this client, and how long it believes in one that is gone without a word."""
+    sock = request.transport and request.transport.get_extra_info("socket")
+    if not sock:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))

@@ -1,0 +1,71 @@
+"""The tests' client: a method an endpoint, which asserts the status and tells the body where it is another one."""
+
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestClient
+
+from chatd.keys import TURNS
+from chatd.turns import Turns
+from tests.sse_client import Event, read_all
+
+CHARACTER = 7
+
+
+class Chat:
+    def __init__(self, client: TestClient[Any, Any]) -> None:
+        self.client = client
+
+    @property
+    def turns(self) -> Turns:
+        app = self.client.server.app  # type: ignore[attr-defined]
+        return app[TURNS]  # type: ignore[no-any-return]
+
+    async def call(self, method: str, path: str, status: int = 200, **options: Any) -> Any:
+        """Return the JSON body, or None where there is none."""
+        async with self.client.request(method, path, **options) as response:
+            text = await response.text()
+            assert response.status == status, f"{response.status}: {text}"
+            assert response.headers["X-Request-ID"]
+            if status >= 400:
+                assert response.content_type == "application/problem+json"
+            return await response.json(content_type=None) if text else None
+
+    def body(self, message: str, session_id: str | None = None, **changes: Any) -> dict[str, Any]:
+        return {"message": message, "session_id": session_id, "character_id": CHARACTER, **changes}
+
+    async def post(self, message: str, session_id: str | None = None, status: int = 200, **options: Any) -> Any:
+        return await self.call("POST", "/agent/chat", status, json=self.body(message, session_id), **options)
+
+    @asynccontextmanager
+    async def streaming(self, message: str, session_id: str | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        path = "/agent/chat/stream"
+        async with self.client.post(path, json=self.body(message, session_id)) as response:
+            assert response.status == 200, await response.text()
+            assert response.content_type == "text/event-stream"
+            yield response
+
+    async def stream(self, message: str, session_id: str | None = None) -> list[Event]:
+        async with self.streaming(message, session_id) as response:
+            return await read_all(response)
+
+    @asynccontextmanager
+    async def attaching(
+        self, session_id: str, cursor: str | None = None, status: int = 200
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Last-Event-ID": cursor} if cursor is not None else {}
+        async with self.client.get(f"/agent/chat/stream/{session_id}", headers=headers) as response:
+            assert response.status == status, await response.text()
+            yield response
+
+    async def attach(self, session_id: str, cursor: str | None = None, status: int = 200) -> list[Event]:
+        async with self.attaching(session_id, cursor, status) as response:
+            return await read_all(response)
+
+    async def session(self, status: int = 201, **fields: Any) -> Any:
+        return await self.call("POST", "/agent/session", status, json={"character_id": CHARACTER, **fields})
+
+    async def history(self, session_id: str, status: int = 200, **query: Any) -> Any:
+        return await self.call("GET", f"/agent/chat/history/{session_id}", status, params=query)

@@ -1,0 +1,96 @@
+"""Real parts: a PostgreSQL of the session's own, a database for each test, a model server, chatd on a real socket."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from chatd.app import create_app
+from chatd.config import Config
+from chatd.embedded import open_postgres
+from chatd.migrate import migrate
+from tests.chat_client import Chat
+from tests.model_server import ModelServer
+
+NUMBERS = itertools.count()
+FAST = ("fsync=off", "max_connections=300")
+
+
+@pytest.fixture(scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Yield the DSN of a PostgreSQL whose database `template` is migrated."""
+    async with open_postgres(tmp_path_factory.mktemp("postgres"), FAST) as dsn:
+        await execute(dsn, "CREATE DATABASE template")
+        conn = await asyncpg.connect(dsn.replace("/postgres?", "/template?"))
+        await migrate(conn)
+        await conn.close()
+        yield dsn
+
+
+async def execute(dsn: str, sql: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute(sql)
+    finally:
+        await conn.close()
+
+
+@pytest.fixture
+async def dsn(cluster: str) -> AsyncIterator[str]:
+    """Yield the DSN of a migrated database of the test's own."""
+    name = f"test_{next(NUMBERS)}"
+    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
+    yield cluster.replace("/postgres?", f"/{name}?")
+    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    server = ModelServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def config(dsn: str, model: ModelServer, tmp_path: Path) -> Config:
+    return Config(
+        database_url=dsn,
+        data_dir=tmp_path,
+        api_key="sk-canary-key",
+        base_url=model.url,
+        model="test-model",
+        retry_factor=0.01,
+        drain_timeout=0.2,
+    )
+
+
+Start = Callable[..., Awaitable[Chat]]
+
+
+@pytest.fixture
+async def start(config: Config) -> AsyncIterator[Start]:
+    """Yield a function that starts chatd, with settings changed by keyword, and returns its client."""
+    clients: list[TestClient[Any, Any]] = []
+
+    async def start(**changes: Any) -> Chat:
+        server = TestServer(create_app(replace(config, **changes)))
+        client: TestClient[web.Request, web.Application] = TestClient(server)
+        clients.append(client)
+        await server.start_server(shutdown_timeout=0.2)
+        return Chat(client)
+
+    yield start
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def chat(start: Start) -> Chat:
+    return await start()

@@ -1,0 +1,54 @@
+"""A reader of event streams that follows the specification, for the tests' side of the wire."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+
+@dataclass
+class Event:
+    data: dict[str, Any]
+    id: str
+
+    @property
+    def kind(self) -> str:
+        return str(self.data["type"])
+
+    @property
+    def seq(self) -> int:
+        return int(self.id.rpartition(".")[2])
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+    """Yield events as they come, until the stream ends."""
+    last_id, data = "", []
+    async for raw in response.content:
+        line = raw.decode().rstrip("\n")
+        if not line:
+            if data:
+                yield Event(json.loads("\n".join(data)), last_id)
+            data = []
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            data.append(value)
+        elif name == "id":
+            last_id = value
+
+
+async def read_all(response: aiohttp.ClientResponse) -> list[Event]:
+    return [event async for event in events(response)]
+
+
+def text_of(received: list[Event]) -> str:
+    """Return what a client that follows text and reset shows."""
+    text = ""
+    for event in received:
+        if event.kind == "text":
+            text += event.data["text"]
+        elif event.kind == "reset":
+            text = event.data["text"]
+    return text
