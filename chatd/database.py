@@ -16,7 +16,7 @@ from chatd.repo import AWAY
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 30.0  # seconds that a database may take to come up
+START_TIMEOUT = 10.0  # seconds that a database may take to come up
 MIN_VERSION = 15
 FOR_GOOD = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 

@@ -10,11 +10,12 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,13 +23,16 @@ import asyncpg
 
 from chatd.errors import ConfigError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SOCKET = ".s.PGSQL.5432"
 MAX_SOCKET_PATH = 107  # bytes, sockaddr_un
 START_TIMEOUT = 60.0  # seconds; crash recovery of a large database takes a while
 STOP_TIMEOUT = 30.0
 RESTART_DELAY = 0.5
+LAUNCHES = 4
+OWNER_TIMEOUT = 2.0  # for one that was just killed to be gone
+POLL = 0.02
 SETTINGS = ("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off")
 INITDB = ("-U", "chatd", "-A", "trust", "-E", "UTF8", "--data-checksums", "--no-instructions")
 # The builtin provider: a collation that no update of the operating system changes.
@@ -66,52 +70,41 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
     """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises ConfigError where it can't be started."""
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with own(directory), socket_directory(directory) as sockets:
-        postgres = Postgres(directory, sockets)
-        await postgres.start((*SETTINGS, *settings))
-        keeper = asyncio.create_task(postgres.keep((*SETTINGS, *settings)))
-        try:
-            yield postgres.dsn()
-        finally:
-            keeper.cancel()
-            await postgres.stop()
+    async with own(directory):
+        with socket_directory(directory) as sockets:
+            postgres = Postgres(directory, sockets)
+            await postgres.start((*SETTINGS, *settings))
+            keeper = asyncio.create_task(postgres.keep((*SETTINGS, *settings)))
+            try:
+                yield postgres.dsn()
+            finally:
+                keeper.cancel()
+                await postgres.stop()
 
 
-class own:  # noqa: N801 - reads as a verb, like contextlib's
-    """Hold the directory's lock: the kernel lets go of it when the process ends."""
-
-    def __init__(self, directory: Path) -> None:
-        self.file = (directory / "postgres.lock").open("w")
-
-    def __enter__(self) -> None:
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            directory = Path(self.file.name).parent
-            raise ConfigError(
-                f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+@asynccontextmanager
+async def own(directory: Path) -> AsyncIterator[None]:
+    """Hold the directory's lock: the kernel lets go of it when the process ends, soon after a kill."""
+    with (directory / "postgres.lock").open("w") as file:
+        for _ in range(int(OWNER_TIMEOUT / POLL)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await asyncio.sleep(POLL)
+            else:
+                yield
+                return
+    raise ConfigError(f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL")
 
 
-class socket_directory:  # noqa: N801
-    """The data directory itself, or a temporary one where its path can't be a socket's or stand in a DSN."""
-
-    def __init__(self, directory: Path) -> None:
-        plain = re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII)
-        self.path, self.temporary = directory, not plain or len(f"{directory}/{SOCKET}") > MAX_SOCKET_PATH
-
-    def __enter__(self) -> Path:
-        if self.temporary:
-            self.path = Path(tempfile.mkdtemp(prefix="chatd-", dir="/tmp"))
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        if self.temporary:
-            shutil.rmtree(self.path, ignore_errors=True)
+@contextmanager
+def socket_directory(directory: Path) -> Iterator[Path]:
+    """Yield the data directory itself, or a temporary one where its path can't be a socket's or stand in a DSN."""
+    if re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII) and len(f"{directory}/{SOCKET}") <= MAX_SOCKET_PATH:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="chatd-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
 
 
 class Postgres:
@@ -134,28 +127,37 @@ class Postgres:
             async with asyncio.timeout(START_TIMEOUT):
                 if not (self.data / "PG_VERSION").exists():
                     await self.create()
-                await self.clear()
-                await self.launch(settings)
-                await self.answering()
+                await self.bring_up(settings)
         except FileNotFoundError as error:
             raise ConfigError(f"the embedded PostgreSQL needs {error.filename} (Debian: util-linux)") from error
         except TimeoutError as error:
             raise ConfigError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
 
+    async def bring_up(self, settings: Sequence[str]) -> None:
+        """Launch it until it answers: the memory of a killed one is in use until its last backend has noticed."""
+        for _ in range(LAUNCHES):
+            await self.clear()
+            await self.launch(settings)
+            if await self.is_answering():
+                return
+            await asyncio.sleep(RESTART_DELAY)
+        raise ConfigError(f"PostgreSQL does not start: see {self.log}")
+
     async def keep(self, settings: Sequence[str]) -> None:
         """Start PostgreSQL again whenever it ends by itself."""
         while self.process is not None:
             status = await self.process.wait()
-            log.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
+            logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
             await asyncio.sleep(RESTART_DELAY)
             await self.clear()
             await self.launch(settings)
 
     async def create(self) -> None:
         """Make the cluster beside its place and move it there when it is whole."""
-        log.info("making a new database in %s", self.data)
-        fresh = self.data.with_name("pgdata.init")
-        shutil.rmtree(fresh, ignore_errors=True)
+        logger.info("making a new database in %s", self.data)
+        for stale in self.data.parent.glob("pgdata.init-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        fresh = self.data.with_name(f"pgdata.init-{secrets.token_hex(4)}")  # an interrupted initdb removes its own
         with self.log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
                 *self.command("initdb", "-D", fresh, *INITDB, *LOCALE), stdout=out, stderr=out, cwd="/"
@@ -165,14 +167,15 @@ class Postgres:
         fresh.rename(self.data)
 
     async def clear(self) -> None:
-        """Wait for a postmaster whose owner was killed, and forget a pid file that names somebody else."""
+        """Wait for a postmaster whose owner was killed, and remove lock files that name somebody else or a zombie."""
         file = self.data / "postmaster.pid"
         pid = int(file.read_text().split("\n", 1)[0] or 0) if file.exists() else 0
         if pid and is_alive(pid, self.data):
             os.kill(pid, signal.SIGINT)
             while is_alive(pid, self.data):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL)
         file.unlink(missing_ok=True)
+        (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
 
     async def launch(self, settings: Sequence[str]) -> None:
         quoted = '"' + str(self.sockets).replace('"', '""') + '"'
@@ -187,16 +190,17 @@ class Postgres:
                 process_group=0,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
             )
 
-    async def answering(self) -> None:
+    async def is_answering(self) -> bool:
+        """Wait until it takes connections; False if it ends instead."""
         assert self.process is not None
         while self.process.returncode is None:
             try:
                 await (await asyncpg.connect(self.dsn())).close()
             except (OSError, asyncpg.CannotConnectNowError):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL)
             else:
-                return
-        raise ConfigError(f"PostgreSQL ended at once: see {self.log}")
+                return True
+        return False
 
     async def stop(self) -> None:
         """Shut down fast: sessions are ended, what was committed stays."""

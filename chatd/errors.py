@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -141,5 +141,5 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:
         if request.writer is not None and request.writer.output_size:
             raise
-        log.exception("unexpected failure of %s %s", request.method, request.path)
+        logger.exception("unexpected failure of %s %s", request.method, request.path)
         return problem(ChatdError())

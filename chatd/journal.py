@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import Any
 
 from chatd.errors import Unavailable
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 MAX_TURN_PENDING = 1 << 20  # characters that a turn may have uncommitted before its upstream is no longer read
 MAX_PENDING = 64 << 20  # characters, all turns together
-MAX_FRAMES = 256  # a write, so that one that catches up is not given all of a long answer at once
+MAX_TEXT = 1 << 16  # characters an event, so that a client need not hold a line of any length
+MAX_WRITE = 1 << 18  # bytes, or one frame: one that catches up is not given all of a long answer at once
 MAX_BATCH = 4 << 20  # characters a statement, unless a single turn has more
 ROOM_POLL = 0.05  # seconds
 MAX_RETRY_DELAY = 1.0  # seconds between two tries while the database is away
@@ -54,18 +56,11 @@ class Log:
 
     def take(self) -> list[dict[str, Any]]:
         """Return what is pending as events, adjacent pieces joined."""
+        pending, self.pending = self.pending, []
         events: list[dict[str, Any]] = []
-        pieces: list[str] = []
-        for item in [*self.pending, {}]:
-            if isinstance(item, str):
-                pieces.append(item)
-                continue
-            if pieces:
-                events.append({"type": "text", "text": "".join(pieces)})
-                pieces = []
-            if item:
-                events.append(item)
-        self.pending = []
+        for is_text, items in groupby(pending, lambda item: isinstance(item, str)):
+            run = list(items)
+            events += text_events("".join(run)) if is_text else run  # type: ignore[arg-type]
         return events
 
     def committed(self, data: str, event: dict[str, Any]) -> None:
@@ -105,6 +100,10 @@ class Log:
         return self.pending_size > MAX_TURN_PENDING or self.journal.pending_size > MAX_PENDING
 
 
+def text_events(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text[at : at + MAX_TEXT]} for at in range(0, len(text), MAX_TEXT)]
+
+
 class Reader:
     """A place in a log: `read` returns what came after it."""
 
@@ -116,9 +115,11 @@ class Reader:
         """Return the next frames, empty bytes when something else woke the reader, None at the end."""
         if self.index >= len(self.log.frames) and not self.log.ended:
             await self._wait()
-        frames = self.log.frames[self.index : self.index + MAX_FRAMES]
-        self.index += len(frames)
-        return b"".join(frames) if frames or not self.log.ended else None
+        frames, size, first = self.log.frames, 0, self.index
+        while self.index < len(frames) and size < MAX_WRITE:
+            size += len(frames[self.index])
+            self.index += 1
+        return b"".join(frames[first : self.index]) if size or not self.log.ended else None
 
     async def _wait(self) -> None:
         self.waiter = asyncio.get_running_loop().create_future()

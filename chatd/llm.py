@@ -14,7 +14,7 @@ from typing import Any
 
 from chatd.config import Config
 from chatd.errors import ConfigError
-from chatd.local_model import CONTEXT_TOKENS, MAX_TOKENS, LocalModel
+from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
 from chatd.prompt import Prompt
 from chatd.reply import Reply
 from chatd.seam import OverlapSeam, Seam
@@ -60,9 +60,7 @@ class Llm:
     def __init__(self, config: Config, local: LocalModel | None) -> None:
         self.config, self.local = config, local
         self.max_tokens = min(config.max_tokens, MAX_TOKENS) if local else config.max_tokens
-        self.budget = config.context_tokens
-        if local:
-            self.budget = min(self.budget, CONTEXT_TOKENS - self.max_tokens)
+        self.budget = min(config.context_tokens, PROMPT_TOKENS) if local else config.context_tokens
         self.refuses_prefill = False
         self.url: str | None = None
         self.client: Any = None

@@ -4,7 +4,6 @@ It is for trying chatd out and for tests: 135 million parameters, no key, no net
 """
 
 import asyncio
-import logging
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -15,10 +14,9 @@ from pathlib import Path
 from chatd.config import Config
 from chatd.errors import ConfigError
 
-log = logging.getLogger(__name__)
-
-CONTEXT_TOKENS = 4096  # of one answer, prompt and text together
+PROMPT_TOKENS = 2048  # a few seconds' work for two cores
 MAX_TOKENS = 1024
+CONTEXT_TOKENS = PROMPT_TOKENS + MAX_TOKENS
 SLOTS = 4  # answers at once; the next ones wait
 START_TIMEOUT = 60.0
 MISSING = (

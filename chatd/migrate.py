@@ -7,7 +7,7 @@ from typing import Any
 
 from chatd.errors import ConfigError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOCK = 0x63686174  # one migrating process at a time; released with the connection, however it ends
 
@@ -58,7 +58,7 @@ async def migrate(conn: Any) -> list[str]:
 
 
 async def apply(conn: Any, name: str, sql: str) -> None:
-    log.info("migrating: %s", name)
+    logger.info("migrating: %s", name)
     async with conn.transaction():
         await conn.execute(sql)
         await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

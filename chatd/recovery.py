@@ -21,32 +21,35 @@ logger = logging.getLogger(__name__)
 RENEWAL = 5.0  # seconds; a lease lasts 20
 CLAIMS = 100  # turns taken over at a time
 PAGE = 1000  # events a query
+BOOTS = "boots"
 
 
 @contextmanager
 def hold_boot_id(data_dir: Path) -> Iterator[uuid.UUID]:
-    """Yield a new boot id and hold its lock: the kernel lets go of it when this process ends, however it does."""
+    """Yield a new boot id and hold its lock: the kernel lets go of it when this process ends, however it does.
+
+    The file stays, to tell the next process that this one is gone.
+    """
     boot_id = uuid.uuid4()
-    path = lock_path(data_dir, boot_id)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("w") as file:
+    directory = data_dir / BOOTS
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unlocked = directory / f"{boot_id}.new"
+    with unlocked.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield boot_id
-        finally:
-            path.unlink(missing_ok=True)
+        unlocked.rename(directory / f"{boot_id}.lock")
+        yield boot_id
 
 
-def lock_path(data_dir: Path, boot_id: uuid.UUID) -> Path:
-    return data_dir / "boots" / f"{boot_id}.lock"
+def dead_boots(data_dir: Path) -> dict[uuid.UUID, Path]:
+    """Return the processes of this host that are known to be gone, and their files."""
+    return {uuid.UUID(path.stem): path for path in (data_dir / BOOTS).glob("*.lock") if is_free(path)}
 
 
-def is_dead(data_dir: Path, boot_id: uuid.UUID) -> bool:
-    """Tell whether a process of this host is known to be gone; of another host's nothing is known."""
+def is_free(path: Path) -> bool:
     try:
-        with lock_path(data_dir, boot_id).open("r+") as file:
+        with path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # no such file here, or its owner lives
+    except OSError:  # its owner lives, or another process has just tidied up
         return False
     return True
 
@@ -70,13 +73,14 @@ class Recovery:
 
     async def claim(self) -> None:
         """Take over the turns of dead processes and go on with them."""
-        boots = await self.repo.list_running_boots(self.boot_id)
-        dead = [boot for boot in boots if is_dead(self.data_dir, boot)]
-        for turn in await self.repo.claim_turns(self.boot_id, dead, CLAIMS):
+        dead = dead_boots(self.data_dir)
+        turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS)
+        for turn in turns:
             logger.info("going on with %s of session %s", turn.id, turn.session_id)
             self.turns.resume(turn, await self.read_events(turn))
-        for boot in dead:
-            lock_path(self.data_dir, boot).unlink(missing_ok=True)
+        if len(turns) < CLAIMS:
+            for path in dead.values():
+                path.unlink(missing_ok=True)
 
     async def read_events(self, turn: Turn) -> list[tuple[int, str]]:
         events: list[tuple[int, str]] = []

@@ -223,9 +223,6 @@ class Repo:
         """Return the ids whose lease was renewed: the others are lost to this process, or over."""
         return {row["id"] for row in await self._all("renew_leases", turn_ids, boot_id)}
 
-    async def list_running_boots(self, boot_id: uuid.UUID) -> list[uuid.UUID]:
-        return [row["boot_id"] for row in await self._all("list_running_boots", boot_id)]
-
     async def claim_turns(self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int) -> list[Turn]:
         return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit)]
 

@@ -1,7 +1,8 @@
 """The tests' client: a method an endpoint, which asserts the status and tells the body where it is another one."""
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,13 @@ from chatd.turns import Turns
 from tests.sse_client import Event, read_all
 
 CHARACTER = 7
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 class Chat:

@@ -129,7 +129,7 @@ class ModelServer:
 
     async def start(self, port: int = 0) -> None:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=1024)
-        self.url = "http://127.0.0.1:{}".format(self.server.sockets[0].getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
         self.server.close()

@@ -25,8 +25,7 @@ class Event:
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
     """Yield events as they come, until the stream ends."""
     last_id, data = "", []
-    async for raw in response.content:
-        line = raw.decode().rstrip("\n")
+    async for line in lines(response):
         if not line:
             if data:
                 yield Event(json.loads("\n".join(data)), last_id)
@@ -37,6 +36,14 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
             data.append(value)
         elif name == "id":
             last_id = value
+
+
+async def lines(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode()
 
 
 async def read_all(response: aiohttp.ClientResponse) -> list[Event]:

@@ -1,0 +1,72 @@
+"""chatd as a process of its own, to be killed."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from tests.chat_client import Chat
+
+
+class ServerProcess:
+    """`chatd serve`, on a port that it chooses."""
+
+    def __init__(self, **environment: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
+        self.environment = inherited | {"CHATD_PORT": "0", "CHATD_LOG_FORMAT": "text"} | environment
+        self.log = ""
+
+    async def start(self) -> str:
+        """Return the URL on which it listens."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "chatd", "serve", env=self.environment, stderr=asyncio.subprocess.PIPE
+        )
+        assert self.process.stderr is not None
+        async with asyncio.timeout(60):
+            async for line in self.process.stderr:
+                self.log += line.decode()
+                if match := re.search(r"listening on (http://\S+)", line.decode()):
+                    self.reading = asyncio.create_task(self._read(self.process.stderr))
+                    return match[1]
+        raise AssertionError(f"chatd did not start:\n{self.log}")
+
+    async def _read(self, stderr: asyncio.StreamReader) -> None:
+        async for line in stderr:
+            self.log += line.decode()
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        status = await asyncio.wait_for(self.process.wait(), 20)
+        await self.reading
+        return status
+
+
+@asynccontextmanager
+async def serving(server: ServerProcess) -> AsyncIterator[Chat]:
+    """Start the server and yield a client of it; the server may be ended inside."""
+    url = await server.start()
+    try:
+        async with aiohttp.ClientSession(url) as session:
+            yield Chat(session)
+    finally:
+        if server.process.returncode is None:
+            await server.end(signal.SIGTERM)
+
+
+async def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run a command and return its exit status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chatd", *arguments),
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, output.decode()

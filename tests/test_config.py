@@ -1,0 +1,68 @@
+"""Settings: read once, checked together, secrets from files."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from chatd.config import VARIABLES, Config, read_config
+from chatd.errors import ConfigError
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_defaults() -> None:
+    config = read_config({})
+    assert config == Config(data_dir=Path("~/.local/share/chatd").expanduser())
+    assert config.is_local_model
+    assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
+
+
+def test_empty_means_unset() -> None:
+    assert read_config(dict.fromkeys(VARIABLES, "")) == read_config({})
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    wrong = {
+        "DATABASE_URL": "mysql://secret@host/db",
+        "CHATD_PORT": "http",
+        "CHATD_DB_POOL": "0",
+        "CHATD_RETRY_FACTOR": "nan",
+        "CHATD_IDLE_TIMEOUT": "-1",
+        "CHATD_LOG_LEVEL": "loud",
+        "CHATD_AUTH": "basic",
+        "CHATD_ALLOW_ANONYMOUS": "yes",
+        "ANTHROPIC_API_KEY_FILE": "/nonexistent/key",
+        "CHATD_HOST": "0.0.0.0",
+    }
+    with pytest.raises(ConfigError) as caught:
+        read_config(wrong)
+    named = {line.partition(":")[0] for line in str(caught.value).splitlines()}
+    assert named == {name.removesuffix("_FILE") for name in wrong}
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-1\n")
+    (tmp_path / "database_url").write_text("postgresql://db/x\n")
+    environ = {"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key"), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    config = read_config(environ)
+    assert (config.api_key, config.database_url) == ("sk-1", "postgresql://db/x")
+    assert read_config(environ | {"ANTHROPIC_API_KEY": "sk-2"}).api_key == "sk-2"
+    assert "sk-1" not in repr(config)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
+def test_listening_beyond_this_host_has_to_be_allowed(host: str) -> None:
+    if host:
+        with pytest.raises(ConfigError, match="CHATD_ALLOW_ANONYMOUS"):
+            read_config({"CHATD_HOST": host})
+    assert read_config({"CHATD_HOST": host, "CHATD_ALLOW_ANONYMOUS": "1"}).allow_anonymous
+    assert read_config({"CHATD_HOST": "::1"}).host == "::1"
+    assert read_config({"CHATD_SOCKET": "/run/chatd.sock"}).socket == Path("/run/chatd.sock")
+
+
+def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
+    assert {field.name for field in fields(Config)} == {key for key, _ in VARIABLES.values()}
+    text = README.read_text()
+    assert [name for name in VARIABLES if f"`{name}`" not in text] == []

@@ -1,0 +1,150 @@
+"""The embedded PostgreSQL: its life, whoever dies and wherever it lives."""
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from chatd.embedded import INITDB, Postgres, is_alive, open_postgres
+from chatd.errors import ConfigError
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from chatd.embedded import open_postgres
+async def main():
+    async with open_postgres(Path(sys.argv[1])):
+        print("up", flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def modes(path: Path) -> list[int]:
+    return [stat.S_IMODE(parent.stat().st_mode) for parent in path.parents]
+
+
+async def write(dsn: str, value: int) -> list[int]:
+    """Add a value and return all of them."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
+        await conn.execute("INSERT INTO kept VALUES ($1)", value)
+        return [row["value"] for row in await conn.fetch("SELECT value FROM kept ORDER BY value")]
+    finally:
+        await conn.close()
+
+
+@pytest.mark.parametrize("name", ["plain", "o space, é & 'q' \"x\" $HOME %s", "long" * 30])
+async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    tmp_path.chmod(0o700)
+    before = modes(directory)
+    async with open_postgres(directory) as dsn:
+        assert await write(dsn, 1) == [1]
+        conn = await asyncpg.connect(dsn)
+        assert await conn.fetchval("SHOW listen_addresses") == ""
+        assert await conn.fetchval("SHOW fsync") == "on"
+        await conn.close()
+    async with open_postgres(directory) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+    assert modes(directory) == before
+    assert stat.S_IMODE((directory / "pgdata").stat().st_mode) == 0o700
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+async def owner(directory: Path) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OWNER, str(directory)), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    return process
+
+
+def postmaster(directory: Path) -> int:
+    return int((directory / "pgdata" / "postmaster.pid").read_text().split()[0])
+
+
+async def test_a_killed_owner_takes_it_along_and_it_starts_again_at_once(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        await write(dsn, 1)
+    process = await owner(tmp_path)
+    pid = postmaster(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    async with open_postgres(tmp_path) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+    assert not is_alive(pid, tmp_path / "pgdata")
+    await process.wait()
+
+    process = await owner(tmp_path)
+    pid = postmaster(tmp_path)
+    process.kill()
+    async with asyncio.timeout(5):
+        while is_alive(pid, tmp_path / "pgdata"):
+            await asyncio.sleep(0.02)
+    await process.wait()
+
+
+async def test_a_killed_postmaster_is_started_again_at_once(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        await write(dsn, 1)
+    process = await owner(tmp_path)
+    os.kill(postmaster(tmp_path), signal.SIGKILL)
+    process.kill()
+    async with open_postgres(tmp_path) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+    await process.wait()
+
+
+async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        with pytest.raises(ConfigError, match="another chatd runs on"):
+            await open_postgres(tmp_path).__aenter__()
+        await write(dsn, 1)
+
+
+@pytest.mark.parametrize("pid", [str(os.getpid()), "1", "999999", ""])
+async def test_a_stale_pid_file_is_no_obstacle(tmp_path: Path, pid: str) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        await write(dsn, 1)
+    (tmp_path / "pgdata" / "postmaster.pid").write_text(f"{pid}\n{tmp_path / 'pgdata'}\n")
+    async with open_postgres(tmp_path) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.4])
+async def test_an_interrupted_initdb_is_made_again(tmp_path: Path, delay: float) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OWNER, str(tmp_path)), stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(10):
+        while not list(tmp_path.glob("pgdata.init-*")):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(delay)
+    process.kill()
+    await process.wait()
+    async with open_postgres(tmp_path) as dsn:
+        assert await write(dsn, 1) == [1]
+
+
+async def test_what_can_not_start_says_where_to_look(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path):
+        pass
+    (tmp_path / "pgdata" / "PG_VERSION").write_text("9.6\n")
+    with pytest.raises(ConfigError, match=r"postgres\.log"):
+        await open_postgres(tmp_path).__aenter__()
+
+
+async def test_without_setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert shutil.which("setpriv") is None
+    assert INITDB
+    with pytest.raises(ConfigError, match="util-linux"):
+        await Postgres(tmp_path, tmp_path).start(())

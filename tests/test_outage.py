@@ -1,0 +1,118 @@
+"""PostgreSQL goes away in the middle of everything, and comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from chatd.config import Config
+from chatd.embedded import SETTINGS, Postgres, open_postgres
+from chatd.migrate import migrate
+from tests.chat_client import Chat
+from tests.conftest import Start
+from tests.model_server import ModelServer, says
+from tests.sse_client import Event, events, text_of
+
+
+@pytest.fixture
+async def postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """Yield a PostgreSQL that can be stopped and started again."""
+    postgres = Postgres(tmp_path, tmp_path)
+    await postgres.start(SETTINGS)
+    conn = await asyncpg.connect(postgres.dsn())
+    await migrate(conn)
+    await conn.close()
+    yield postgres
+    await postgres.stop()
+
+
+async def test_a_stream_pauses_while_the_database_is_away_and_completes(
+    start: Start, postgres: Postgres, model: ModelServer
+) -> None:
+    chat = await start(database_url=postgres.dsn(), heartbeat=0.2)
+    pieces = [f"{n} " for n in range(100)]
+    model.default = says(*pieces, delay=0.01)
+    session = (await chat.session())["session_id"]
+    received: list[Event] = []
+    async with chat.streaming("hi", session) as response:
+        async for event in events(response):
+            received.append(event)
+            if len(received) == 10:
+                await postgres.stop()
+                await check_unavailable(chat, session)
+                await asyncio.sleep(1)
+                await postgres.start(SETTINGS)
+
+    assert text_of(received) == "".join(pieces)
+    assert [event.seq for event in received] == list(range(1, len(received) + 1))
+    history = await chat.history(session)
+    assert [m["content"] for m in history["messages"]] == ["hi", "".join(pieces)]
+    assert (await chat.call("GET", "/readyz"))["checks"]["database"] == "ok"
+
+
+async def check_unavailable(chat: Chat, session: str) -> None:
+    """Everything that needs the database says 503 and has done nothing; what needs none works."""
+    async with chat.client.post("/agent/chat", json=chat.body("meanwhile")) as response:
+        assert response.headers["Retry-After"]
+        assert (await response.json(content_type=None))["code"] == "unavailable"
+        assert response.status == 503
+    await chat.history(session, status=503)
+    await chat.call("GET", "/agent/sessions", 503)
+    async with chat.client.get("/readyz") as response:
+        assert response.status == 503
+        assert (await response.json())["checks"]["database"] == "unavailable"
+    await chat.call("GET", "/healthz")
+
+
+async def test_attaching_while_the_database_is_away_waits_for_it(start: Start, postgres: Postgres) -> None:
+    chat = await start(database_url=postgres.dsn(), heartbeat=0.1)
+    received = await chat.stream("hi")
+    session = received[0].data["session_id"]
+    await postgres.stop()
+    async with chat.attaching(session, received[0].id) as response, chat.attaching("sess-" + "0" * 32) as foreign:
+        pings = [await response.content.readline() for _ in range(2)]
+        assert pings == [b"retry: 1000\n", b": ping\n"]
+        await postgres.start(SETTINGS)
+        rest = [event async for event in events(response)]
+        assert rest == received[1:]
+        assert b"data" not in await foreign.read()
+
+
+async def test_the_postmaster_is_killed_and_kept(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        pid = int((tmp_path / "pgdata" / "postmaster.pid").read_text().split()[0])
+        conn = await asyncpg.connect(dsn)
+        await conn.execute("CREATE TABLE kept ()")
+        await conn.close()
+        import os
+        import signal
+
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    conn = await asyncpg.connect(dsn)
+                    await conn.execute("SELECT * FROM kept")
+                    break
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await asyncio.sleep(0.05)
+        await conn.close()
+
+
+async def test_a_killed_connection_is_no_failure(chat: Chat, config: Config, model: ModelServer) -> None:
+    model.default = says(*"abcdefghijklmnopqrst", delay=0.03)
+    assert config.database_url
+    admin = await asyncpg.connect(config.database_url)
+    received: list[Event] = []
+    async with chat.streaming("hi") as response:
+        async for event in events(response):
+            received.append(event)
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+    await admin.close()
+    assert text_of(received) == "abcdefghijklmnopqrst"
+    assert [event.seq for event in received] == list(range(1, len(received) + 1))

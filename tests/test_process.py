@@ -1,0 +1,160 @@
+"""The real thing: a process with an embedded database, killed, started again, stopped."""
+
+import asyncio
+import signal
+import socket
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from chatd import __version__
+from tests.chat_client import Chat
+from tests.model_server import Exchange, ModelServer, says
+from tests.server_process import ServerProcess, run, serving
+from tests.sse_client import events, read_all, text_of
+
+
+@pytest.fixture
+def server(tmp_path: Path, model: ModelServer) -> ServerProcess:
+    return ServerProcess(CHATD_DATA_DIR=str(tmp_path / "data dir"), ANTHROPIC_BASE_URL=model.url)
+
+
+async def test_after_a_kill_everything_is_there_and_the_turn_goes_on(server: ServerProcess, model: ModelServer) -> None:
+    pieces = [f"t{n:03} " for n in range(200)]
+    model.play([says("first"), says(*pieces, delay=0.01)])
+    async with serving(server) as chat:
+        session = (await chat.post("one"))["session_id"]
+        async with chat.streaming("two", session) as response:
+            seen = []
+            async for event in events(response):
+                seen.append(event)
+                if len(seen) == 50:
+                    break
+            await server.end(signal.SIGKILL)
+
+    shown = text_of(seen)
+    killed = time.monotonic()
+    async with serving(server) as chat:
+        assert time.monotonic() - killed < 5
+        rest = [event async for event in events_of(chat, session, seen[-1].id)]
+        continued = model.requests[-1].messages[-1]
+        assert continued[0] == "assistant"
+        assert continued[1].startswith(shown.strip())
+        assert text_of([*seen, *rest]) == continued[1] + " Hello, world."[1:] or rest[-1].kind == "done"
+        history = await chat.history(session)
+    assert [event.seq for event in [*seen, *rest]] == list(range(1, len(seen) + len(rest) + 1))
+    assert [m["content"] for m in history["messages"]] == ["one", "first", "two", text_of([*seen, *rest])]
+    assert history["messages"][-1]["status"] == "complete"
+
+
+async def events_of(chat: Chat, session: str, cursor: str) -> object:
+    async with chat.attaching(session, cursor) as response:
+        async for event in events(response):
+            yield event
+
+
+async def test_sigterm_lets_a_short_turn_end_and_leaves_a_long_one(server: ServerProcess, model: ModelServer) -> None:
+    server.environment["CHATD_DRAIN_TIMEOUT"] = "1"
+
+    async def long(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("One")
+        await asyncio.sleep(30)
+
+    model.play([says("a", "b", "c", delay=0.1), long])
+    async with serving(server) as chat, chat.streaming("short") as short, chat.streaming("long") as long_one:
+        await long_one.content.readany()
+        await short.content.readany()
+        begun = time.monotonic()
+        ending = asyncio.create_task(server.end(signal.SIGTERM))
+        assert (await read_all(short))[-1].kind == "done"
+        left = await read_all(long_one)
+        assert all(event.kind == "text" for event in left)
+        assert await ending == 0
+        assert time.monotonic() - begun < 3
+    assert "Traceback" not in server.log
+
+    model.play([says(" two")])
+    async with serving(server) as chat:
+        page = await chat.call("GET", "/agent/sessions")
+        (session,) = [s["session_id"] for s in page["sessions"] if s["status"] == "thinking"] or [
+            page["sessions"][0]["session_id"]
+        ]
+        async with asyncio.timeout(10):
+            while (history := await chat.history(session))["message_count"] < 2:
+                await asyncio.sleep(0.05)
+        assert history["messages"][1]["content"] == "One two"
+
+
+async def test_no_word_of_content_or_key_is_logged(server: ServerProcess, model: ModelServer) -> None:
+    server.environment |= {"ANTHROPIC_API_KEY": "sk-canary-key", "CHATD_LOG_LEVEL": "debug"}
+
+    async def echoes(exchange: Exchange) -> None:
+        await exchange.fail(400, "invalid_request_error", "sk-canary-key canary-prompt")
+
+    model.play([says("canary-answer"), echoes])
+    async with serving(server) as chat:
+        answer = await chat.post("canary-prompt")
+        await chat.post("canary-prompt", answer["session_id"], status=502)
+    assert "POST /agent/chat" in server.log
+    assert "canary" not in server.log
+
+
+async def test_the_port_is_taken(server: ServerProcess) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, output = await run("serve", **server.environment | {"CHATD_PORT": port})
+    assert status == 1
+    assert output.splitlines()[-1].startswith("chatd: ")
+    assert "Traceback" not in output
+
+
+async def test_wrong_settings(server: ServerProcess, tmp_path: Path) -> None:
+    wrong = {"CHATD_PORT": "x", "CHATD_HEARTBEAT": "-1"}
+    status, output = await run("serve", **server.environment | wrong)
+    assert status == 2
+    assert [line.split(":")[1] for line in output.splitlines()] == [" CHATD_PORT", " CHATD_HEARTBEAT"]
+    status, output = await run("serve", CHATD_LOCAL_MODEL=str(tmp_path / "no.gguf"), CHATD_DATA_DIR=str(tmp_path))
+    assert status == 2
+    assert "CHATD_LOCAL_MODEL" in output
+    assert "Traceback" not in output
+
+
+async def test_a_second_server_on_the_same_data(server: ServerProcess) -> None:
+    async with serving(server):
+        status, output = await run("serve", **server.environment)
+    assert status == 2
+    assert "another chatd runs on" in output
+
+
+async def test_a_database_that_is_not_there() -> None:
+    status, output = await run("migrate", DATABASE_URL="postgresql://nobody@127.0.0.1:9/x")
+    assert status == 2
+    assert output.splitlines()[-1].startswith("chatd: DATABASE_URL: the database can't be reached")
+
+
+async def test_migrate_and_version(dsn: str) -> None:
+    assert (await run("migrate", DATABASE_URL=dsn))[0] == 0
+    assert await run("--version") == (0, f"chatd {__version__}\n")
+    status, output = await run("nonsense")
+    assert status == 2
+    assert "invalid choice" in output
+
+
+async def test_a_unix_socket(server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    server.environment["CHATD_SOCKET"] = str(path)
+    starting = asyncio.create_task(server.start())
+    connector = aiohttp.UnixConnector(str(path))
+    async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
+        async with asyncio.timeout(20):
+            while not path.exists():
+                await asyncio.sleep(0.05)
+        assert (await Chat(session).post("hi"))["message"]["content"] == "Hello, world."
+    starting.cancel()
+    server.process.terminate()
+    assert await server.process.wait() == 0

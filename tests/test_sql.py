@@ -1,0 +1,101 @@
+"""The SQL files: each prepares, each has its method; migrations apply once, in order, whoever starts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from chatd import migrate as migrations
+from chatd.errors import ConfigError
+from chatd.migrate import migrate, pending, read_migrations, sha256
+from chatd.repo import QUERIES, Repo, open_repo
+from tests.chat_client import Chat
+from tests.conftest import execute
+
+COMPOSED = {"create_session", "begin_turn", "find_session"}
+
+
+@pytest.fixture
+async def repo(dsn: str) -> AsyncIterator[Repo]:
+    async with open_repo(dsn, 4) as repo:
+        yield repo
+
+
+@pytest.mark.parametrize("name", sorted(QUERIES))
+async def test_every_query_prepares_and_says_what_it_does(repo: Repo, name: str) -> None:
+    assert QUERIES[name].startswith("-- ")
+    async with repo.connection() as conn:
+        await conn.prepare(QUERIES[name])
+
+
+def test_every_query_has_the_method_of_its_name() -> None:
+    methods = {name for name in vars(Repo) if not name.startswith("_")}
+    assert QUERIES.keys() - {"find_session"} <= methods
+
+
+@pytest.fixture
+async def empty(cluster: str) -> AsyncIterator[str]:
+    await execute(cluster, "CREATE DATABASE empty")
+    yield cluster.replace("/postgres?", "/empty?")
+    await execute(cluster, "DROP DATABASE empty WITH (FORCE)")
+
+
+async def test_five_processes_migrate_at_once(empty: str) -> None:
+    conns = [await asyncpg.connect(empty) for _ in range(5)]
+    applied = await asyncio.gather(*(migrate(conn) for conn in conns))
+    assert sorted(map(len, applied)) == [0, 0, 0, 0, len(read_migrations())]
+    for conn in conns:
+        await conn.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {"0001_a.sql": "CREATE TABLE a ()", "0002_b.sql": "CREATE TABLE b (); SELECT 1 / 0"}
+    monkeypatch.setattr(migrations, "read_migrations", lambda: broken)
+    conn = await asyncpg.connect(empty)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(conn)
+    assert await conn.fetchval("SELECT to_regclass('a') IS NOT NULL AND to_regclass('b') IS NULL")
+    assert await conn.fetchval("SELECT array_agg(name) FROM agent_migrations") == ["0001_a.sql"]
+    broken["0002_b.sql"] = "CREATE TABLE b ()"
+    assert await migrate(conn) == ["0002_b.sql"]
+    await conn.close()
+
+
+def test_a_changed_or_unknown_migration_is_refused() -> None:
+    files = {"0001_a.sql": "one"}
+    assert pending(files, {}) == ["0001_a.sql"]
+    assert pending(files, {"0001_a.sql": sha256("one")}) == []
+    with pytest.raises(ConfigError, match=r"0001_a\.sql was changed"):
+        pending(files, {"0001_a.sql": sha256("two")})
+    with pytest.raises(ConfigError, match="newer than this program"):
+        pending(files, {"0002_b.sql": sha256("x")})
+
+
+async def test_costs_do_not_grow_with_the_session(chat: Chat) -> None:
+    """The plans of what a request runs use an index, on a session of 10,000 messages among others."""
+    session = (await chat.session())["session_id"]
+    async with chat.turns.repo.connection() as conn:
+        await conn.execute(
+            """INSERT INTO agent_messages (id, session_id, role, content)
+               SELECT 'msg-' || md5(n::text), $1, 'user', n::text FROM generate_series(1, 10000) AS series (n)""",
+            session,
+        )
+        await conn.execute("ANALYZE")
+        await conn.execute("SET plan_cache_mode = force_generic_plan")
+        last = await conn.fetchval("SELECT max(seq) FROM agent_messages")
+        for name, values in {
+            "list_messages_before": (session, last - 5000, 100),
+            "list_messages_after": (session, last - 5000, 100),
+            "list_context": (session, None, 100),
+            "find_system_prompt": (session,),
+        }.items():
+            buffers = await buffers_of(conn, QUERIES[name], *values)
+            assert buffers < 120, f"{name} reads {buffers} pages"
+
+
+async def buffers_of(conn: asyncpg.Connection, query: str, *values: object) -> int:
+    """Return how many pages a query reads."""
+    explained = await conn.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query, *values)
+    plan = explained if isinstance(explained, list) else __import__("json").loads(explained)
+    return int(plan[0]["Plan"]["Shared Hit Blocks"]) + int(plan[0]["Plan"]["Shared Read Blocks"])
