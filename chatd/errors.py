@@ -93,6 +93,10 @@ class Unavailable(ChatdError):
     headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
 
 
+class InDoubt(Unavailable):
+    """The connection was lost, or ran out of time, with a statement under way: it may have been done."""
+
+
 HTTP_ERRORS: dict[int, type[ChatdError]] = {
     error.status: error for error in (InvalidRequest, NotFound, MethodNotAllowed, TooLarge, UnsupportedMediaType)
 }

@@ -74,7 +74,8 @@ class Recovery:
     async def claim(self) -> None:
         """Take over the turns of dead processes and go on with them."""
         dead = dead_boots(self.data_dir)
-        turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS)
+        own = list(self.turns.running)
+        turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS, own)
         for turn in turns:
             logger.info("going on with %s of session %s", turn.id, turn.session_id)
             self.turns.resume(turn, await self.read_events(turn))

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from chatd.errors import CharacterForbidden, NotFound, TurnInProgress, Unavailable
+from chatd.errors import CharacterForbidden, InDoubt, NotFound, TurnInProgress, Unavailable
 from chatd.models import Answer, Message, Session, Turn
 
 Connection = Any  # asyncpg ships no types
@@ -76,11 +76,13 @@ class Repo:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
+        acquired = False
         try:
             async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
+                acquired = True
                 yield conn
         except AWAY as error:
-            raise Unavailable from error
+            raise (InDoubt if acquired else Unavailable) from error
 
     async def _all(self, query: str, *values: Any) -> list[Any]:
         async with self.connection() as conn:
@@ -181,6 +183,13 @@ class Repo:
                 raise CharacterForbidden
         return Turn(**row)
 
+    async def abandon_turn(self, turn: Turn, owner: str, *, new_session: bool) -> None:
+        """Undo begin_turn as far as it was done."""
+        if new_session:
+            await self._one("delete_session", turn.session_id, owner)
+        else:
+            await self._one("abandon_turn", turn.id, turn.session_id)
+
     async def _running(self, conn: Connection, session_id: str) -> dict[str, str]:
         row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id)
         return {"turn_id": row["id"]} if row else {}
@@ -223,8 +232,10 @@ class Repo:
         """Return the ids whose lease was renewed: the others are lost to this process, or over."""
         return {row["id"] for row in await self._all("renew_leases", turn_ids, boot_id)}
 
-    async def claim_turns(self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int) -> list[Turn]:
-        return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit)]
+    async def claim_turns(
+        self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int, own: Sequence[str]
+    ) -> list[Turn]:
+        return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
 
 
 def to_session(row: Any) -> Session:

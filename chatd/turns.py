@@ -12,7 +12,7 @@ from typing import Any
 import backoff
 
 from chatd.config import Config
-from chatd.errors import Unavailable
+from chatd.errors import InDoubt, Unavailable
 from chatd.journal import Journal, Log, Lost
 from chatd.llm import MAX_RETRY_AFTER, TEXTS, Llm, UpstreamError
 from chatd.models import Answer, Turn, new_id
@@ -129,6 +129,8 @@ class Run:
         except BaseException as error:
             self.begun.set_exception(error)
             self.log.end(lost=True)
+            if isinstance(error, InDoubt):
+                await self.journal.insist(lambda: self.repo.abandon_turn(turn, request[1], new_session=new_session))
             if not isinstance(error, Exception):
                 raise
             return
@@ -205,6 +207,8 @@ class Run:
                 aclosing(self.llm.stream(prompt, self.reply)) as pieces,
             ):
                 async for piece in pieces:
+                    if self.log.lost:
+                        raise Lost
                     if piece:
                         self._show(piece)
                     if self.log.is_full():

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from aiohttp.test_utils import TestClient
 
 from chatd.keys import TURNS
 from chatd.turns import Turns
@@ -23,13 +22,16 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 class Chat:
-    def __init__(self, client: TestClient[Any, Any]) -> None:
+    """A client of chatd in this process, or (a ClientSession) of one in another."""
+
+    def __init__(self, client: Any) -> None:
         self.client = client
 
     @property
     def turns(self) -> Turns:
-        app = self.client.server.app  # type: ignore[attr-defined]
-        return app[TURNS]  # type: ignore[no-any-return]
+        """The turns of a chatd in this process."""
+        turns: Turns = self.client.server.app[TURNS]
+        return turns
 
     async def call(self, method: str, path: str, status: int = 200, **options: Any) -> Any:
         """Return the JSON body, or None where there is none."""

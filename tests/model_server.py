@@ -143,8 +143,8 @@ class ModelServer:
         self.tasks.add(task)
         try:
             await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client is gone, or the server stops
         finally:
             self.tasks.discard(task)
             writer.close()

@@ -24,7 +24,8 @@ class Event:
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
     """Yield events as they come, until the stream ends."""
-    last_id, data = "", []
+    last_id = ""
+    data: list[str] = []
     async for line in lines(response):
         if not line:
             if data:

@@ -120,7 +120,7 @@ async def test_one_of_fifty_posts_at_once_begins_a_turn(chat: Chat, model: Model
             if response.status == 409:
                 assert answer["code"] == "turn_in_progress"
                 assert answer["turn_id"].startswith("turn-")
-            return response.status
+            return int(response.status)
 
     statuses = await asyncio.gather(*(post() for _ in range(50)))
     assert sorted(statuses) == [200] + [409] * 49

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 
 import pytest
 import sseclient
@@ -44,7 +45,7 @@ def by_the_sdk(body: bytes) -> list[str]:
 
 
 def by_sseclient(body: bytes) -> list[str]:
-    return [event.data for event in sseclient.SSEClient(iter([body])).events()]  # type: ignore[arg-type]
+    return [event.data for event in sseclient.SSEClient(iter([body])).events()]
 
 
 def by_lines(body: bytes) -> list[str]:
@@ -53,11 +54,10 @@ def by_lines(body: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("parse", [by_the_specification, by_the_sdk, by_sseclient, by_lines])
-def test_random_text_comes_out_of_independent_parsers_unchanged(parse: object) -> None:
+def test_random_text_comes_out_of_independent_parsers_unchanged(parse: Callable[[bytes], list[str]]) -> None:
     chance = random.Random(1)
     texts = ["".join(chance.choices(ALPHABET, k=chance.randrange(40))) for _ in range(500)]
     body = b"".join(frame(TURN, n, encode({"type": "text", "text": clean(text)})) for n, text in enumerate(texts))
-    assert callable(parse)
     assert [json.loads(data)["text"] for data in parse(body)] == [clean(text) for text in texts]
 
 

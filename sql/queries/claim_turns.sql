@@ -1,10 +1,10 @@
--- Take over running turns whose process is dead: its boot id is known to be, or the lease has run out.
+-- Take over running turns that nobody runs: the process is known to be dead, or the lease has run out.
 -- Counts the takeovers in a row that brought no new event.
--- $1 own boot_id  $2 boot_ids known to be dead  $3 limit
+-- $1 own boot_id  $2 boot_ids known to be dead  $3 limit  $4 turn_ids that this process runs
 WITH orphan AS (
     SELECT id, (SELECT max(seq) FROM agent_events WHERE turn_id = agent_turns.id) AS last_event
     FROM agent_turns
-    WHERE state = 'running' AND boot_id <> $1 AND (boot_id = ANY ($2::uuid[]) OR lease_until < now())
+    WHERE state = 'running' AND (boot_id = ANY ($2::uuid[]) OR lease_until < now()) AND id <> ALL ($4::text[])
     ORDER BY id
     LIMIT $3
     FOR NO KEY UPDATE SKIP LOCKED

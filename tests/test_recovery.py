@@ -1,0 +1,124 @@
+"""Turns whose process is gone, and what one process does while another runs a turn."""
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatd.config import Config
+from chatd.errors import InDoubt
+from chatd.recovery import dead_boots, hold_boot_id
+from tests.chat_client import Chat, until
+from tests.conftest import Start
+from tests.model_server import Exchange, ModelServer, says
+from tests.sse_client import text_of
+
+
+async def sql(chat: Chat, statement: str, *values: Any) -> Any:
+    async with chat.turns.repo.connection() as conn:
+        return await conn.fetchval(statement, *values)
+
+
+def test_a_boot_id_is_dead_once_its_lock_is_free(tmp_path: Path) -> None:
+    with hold_boot_id(tmp_path) as one:
+        with hold_boot_id(tmp_path) as two:
+            assert dead_boots(tmp_path) == {}
+        assert set(dead_boots(tmp_path)) == {two}
+    assert set(dead_boots(tmp_path)) == {one, two}
+
+
+async def test_an_orphan_is_continued_with_its_attempts_and_events(start: Start, model: ModelServer) -> None:
+    async def silent(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("One ", "two")
+        await asyncio.sleep(30)
+
+    model.play([silent])
+    first = await start()
+    accepted = await first.post("count", status=202, headers={"Prefer": "respond-async"})
+    (run,) = first.turns.running.values()
+    await until(lambda: "".join(run.log.text) == "One two")
+    await sql(first, "UPDATE agent_turns SET lease_until = now() - interval '1 second'")
+
+    model.default = says(" three")
+    second = await start()
+    received = await second.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
+    assert text_of(received) == "One two three"
+    assert [event.seq for event in received] == list(range(2, len(received) + 2))
+    assert model.requests[1].messages[-1] == ("assistant", "One two")
+    assert await sql(second, "SELECT attempt + 10 * epoch + 100 * recoveries FROM agent_turns") == 121
+
+
+async def test_the_process_that_lost_a_turn_writes_nothing_more(start: Start, model: ModelServer) -> None:
+    more = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("One")
+        await more.wait()
+        await exchange.text(" stale")
+        await exchange.stop()
+
+    model.play([waits])
+    chat = await start()
+    async with chat.streaming("count") as response:
+        await response.content.readline()
+        (run,) = chat.turns.running.values()
+        await until(lambda: "".join(run.log.text) == "One")
+        await sql(chat, "UPDATE agent_turns SET epoch = 2, boot_id = $1", uuid.uuid4())
+        more.set()
+        body = await response.read()  # it ends, without an end of the turn
+    assert b'"done"' not in body
+    assert b"stale" not in body
+    assert await sql(chat, "SELECT string_agg(data, '') FROM agent_events WHERE data LIKE '%stale%'") is None
+    assert await sql(chat, "SELECT count(*) FROM agent_messages") == 1
+    assert await sql(chat, "SELECT state FROM agent_turns") == "running"
+
+
+async def test_ten_recoveries_without_a_new_event_end_the_turn(start: Start, model: ModelServer) -> None:
+    async def silent(exchange: Exchange) -> None:
+        await asyncio.sleep(30)
+
+    model.default = silent
+    chat = await start()
+    accepted = await chat.post("hi", status=202, headers={"Prefer": "respond-async"})
+    await sql(
+        chat,
+        "UPDATE agent_turns SET recoveries = 10, recovery_seq = 1, lease_until = now() - interval '1 second'",
+    )
+    other = await start()
+    received = await other.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
+    assert [event.data.get("code") for event in received] == ["recovery_limit"]
+
+
+async def test_a_begin_in_doubt_is_undone(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told 503: then nothing may be there, though the commit had been made."""
+    session = (await chat.post("one"))["session_id"]
+    begin = chat.turns.repo.begin_turn
+
+    async def lose_the_answer(*args: Any, **kwargs: Any) -> None:
+        await begin(*args, **kwargs)
+        raise InDoubt
+
+    monkeypatch.setattr(chat.turns.repo, "begin_turn", lose_the_answer)
+    for named in (session, None):
+        problem = await chat.post("two", named, status=503)
+        assert problem["code"] == "unavailable"
+    await until(lambda: not chat.turns.running)
+    monkeypatch.undo()
+    assert (await chat.history(session))["message_count"] == 2
+    assert len((await chat.call("GET", "/agent/sessions"))["sessions"]) == 1
+    await chat.post("three", session)
+
+
+async def test_a_reader_follows_a_turn_that_runs_elsewhere(start: Start, config: Config, model: ModelServer) -> None:
+    model.default = says(*"abcdefghij", delay=0.1)
+    one, two = await start(), await start(data_dir=config.data_dir / "two")
+    accepted = await one.post("hi", status=202, headers={"Prefer": "respond-async"})
+    received = await two.attach(accepted["session_id"])
+    assert text_of(received) == "abcdefghij"
+    assert received[-1].kind == "done"
+    reset = await two.attach(accepted["session_id"], "nonsense")
+    assert text_of(reset) == "abcdefghij"
