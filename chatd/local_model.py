@@ -102,6 +102,8 @@ def serve(path: str) -> None:
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * CONTEXT_TOKENS
     params.port = 0
+    params.sampling.temp = 0.5
+    params.sampling.penalty_repeat = 1.1  # or it goes round in circles
     params.ui = False
     params.endpoint_slots = False
     params.cors_origins = ""
