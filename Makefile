@@ -25,8 +25,9 @@ lint: .venv/dev ## check style and types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: .venv/dev ## measure 200 streams of 20 pieces a second
+bench: .venv/dev ## measure 200 streams of 20 pieces a second, and requests in short and long sessions
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.sessions
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays

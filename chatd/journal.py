@@ -66,10 +66,7 @@ class Log:
     def committed(self, data: str, event: dict[str, Any]) -> None:
         """Show an event that is on disk."""
         self.frames.append(frame(self.turn.id, len(self.frames) + 1, data))
-        if event["type"] == "text":
-            self.text.append(event["text"])
-        elif event["type"] == "reset":
-            self.text = [event["text"]]
+        follow(self.text, event)
 
     def end(self, *, lost: bool = False) -> None:
         """Let the readers end: after the last frame, which tells the end unless the turn is lost to this process."""
@@ -81,13 +78,14 @@ class Log:
         for reader in self.readers:
             reader.wake()
 
-    async def flush(self) -> None:
-        """Wait until nothing is pending; raises Lost."""
-        while not self.lost and (self.pending or self in self.journal.writing):
+    async def withdraw(self) -> list[dict[str, Any]]:
+        """Take what is pending out of the journal, for the statement that ends the turn; raises Lost."""
+        while not self.lost and self in self.journal.writing:
             self.flushed.clear()
             await self.flushed.wait()
         if self.lost:
             raise Lost
+        return self.journal.withdraw(self)
 
     async def room(self) -> None:
         """Wait until more may be added; raises Lost."""
@@ -98,6 +96,14 @@ class Log:
 
     def is_full(self) -> bool:
         return self.pending_size > MAX_TURN_PENDING or self.journal.pending_size > MAX_PENDING
+
+
+def follow(text: list[str], event: dict[str, Any]) -> None:
+    """Add to a text, in pieces, what an event does to it."""
+    if event["type"] == "reset":
+        text.clear()
+    if event["type"] in {"text", "reset"}:
+        text.append(event["text"])
 
 
 def text_events(text: str) -> list[dict[str, Any]]:
@@ -155,6 +161,12 @@ class Journal:
             self.changed[log] = None
             self.wake.set()
 
+    def withdraw(self, log: Log) -> list[dict[str, Any]]:
+        self.changed.pop(log, None)
+        events = log.take()
+        self._settle(log)
+        return events
+
     async def run(self) -> None:
         """Commit for ever."""
         loop = asyncio.get_running_loop()
@@ -198,16 +210,17 @@ class Journal:
                 log.committed(data, event)
         written, self.writing = self.writing, set()
         for log in written:
-            self._settle(log, log in lost)
+            self._settle(log)
+            if log in lost:
+                log.end(lost=True)
+            log.flushed.set()
+            log.wake()
 
-    def _settle(self, log: Log, lost: bool) -> None:
+    def _settle(self, log: Log) -> None:
+        """Count again what is pending."""
         left = sum(len(item) for item in log.pending if isinstance(item, str))
         self.pending_size -= log.pending_size - left
         log.pending_size = left
-        if lost:
-            log.end(lost=True)
-        log.flushed.set()
-        log.wake()
 
     async def _write(self, rows: list[Row]) -> set[Log]:
         """Return the logs whose turn is lost: an event of theirs is not in the database, or another one is."""

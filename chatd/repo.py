@@ -215,14 +215,18 @@ class Repo:
         """Return (seq, JSON) of the events after `seq`."""
         return [tuple(row) for row in await self._all("list_events", turn_id, seq, limit)]
 
-    async def finish_turn(self, turn: Turn, answer: Answer) -> bool:
-        """End a turn in one transaction; False: it is not this process's any more, or had ended."""
+    async def finish_turn(self, turn: Turn, answer: Answer, events: Sequence[tuple[int, str]]) -> bool:
+        """End a turn in one transaction, its last events (seq, JSON) included.
+
+        False: it is not this process's any more, or had ended.
+        """
         row = await self._one(
             "finish_turn",
             *(turn.id, turn.epoch, turn.session_id),
             *(answer.state, answer.outcome, answer.last_seq),
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
+            *map(list, zip(*events, strict=True)),
         )
         return row is not None
 

@@ -13,13 +13,13 @@ import backoff
 
 from chatd.config import Config
 from chatd.errors import InDoubt, Unavailable
-from chatd.journal import Journal, Log, Lost
+from chatd.journal import Journal, Log, Lost, follow
 from chatd.llm import MAX_RETRY_AFTER, TEXTS, Llm, UpstreamError
 from chatd.models import Answer, Turn, new_id
 from chatd.prompt import Prompt, load_prompt
 from chatd.reply import Reply
 from chatd.repo import Repo
-from chatd.sse import encode, frame
+from chatd.sse import encode
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,6 @@ class Run:
         """Ask the model and end the turn; a turn that can't be ended here is left to another process."""
         try:
             failure = await self._ask()
-            await self.log.flush()
             await self._finish(failure)
         except Lost:
             logger.warning("%s is no longer run here", self.turn.id)
@@ -246,19 +245,26 @@ class Run:
         await asyncio.sleep(delay)
 
     async def _finish(self, failure: str | None) -> None:
-        """End the turn in the database, then tell its readers; raises Lost."""
-        answer, event = self._conclude(failure)
-        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer)):
+        """End the turn in the database, with all that is not yet there, then tell its readers; raises Lost."""
+        events = await self.log.withdraw()
+        answer, last = self._conclude(failure, events)
+        rows = [(encode(event), event) for event in [*events, last]]
+        numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
+        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
             if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
                 raise Lost
         self.answered = answer
-        self.log.frames.append(frame(self.turn.id, answer.last_seq, answer.outcome))
-        logger.info("%s %s after %d attempts: %s", self.turn.id, answer.state, self.attempt, event.get("code", "ok"))
+        for data, event in rows:
+            self.log.committed(data, event)
+        logger.info("%s %s after %d attempts: %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
 
-    def _conclude(self, failure: str | None) -> tuple[Answer, dict[str, Any]]:
+    def _conclude(self, failure: str | None, events: list[dict[str, Any]]) -> tuple[Answer, dict[str, Any]]:
         """Return what is saved and the last event; the text saved is the text shown."""
-        text = "".join(self.log.text)
+        pieces = list(self.log.text)
+        for pending in events:
+            follow(pieces, pending)
+        text = "".join(pieces)
         saved = bool(text) or (failure is None and self.reply.complete)
         message_id = self.turn.message_id if saved else None
         state = "failed" if failure else "done" if self.reply.complete else "stopped"
@@ -277,7 +283,7 @@ class Run:
             state=state,
             text=text if saved else None,
             outcome=encode(event),
-            last_seq=len(self.log.frames) + 1,
+            last_seq=len(self.log.frames) + len(events) + 1,
             message_status=status,
             content_blocks=self.reply.content_blocks(),
             model=self.reply.model or self.config.model,

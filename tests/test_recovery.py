@@ -16,6 +16,10 @@ from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import text_of
 
 
+# Of a process elsewhere that has renewed nothing for long.
+ORPHANED = "boot_id = gen_random_uuid(), lease_until = now() - interval '1 second'"
+
+
 async def sql(chat: Chat, statement: str, *values: Any) -> Any:
     async with chat.turns.repo.connection() as conn:
         return await conn.fetchval(statement, *values)
@@ -40,7 +44,7 @@ async def test_an_orphan_is_continued_with_its_attempts_and_events(start: Start,
     accepted = await first.post("count", status=202, headers={"Prefer": "respond-async"})
     (run,) = first.turns.running.values()
     await until(lambda: "".join(run.log.text) == "One two")
-    await sql(first, "UPDATE agent_turns SET lease_until = now() - interval '1 second'")
+    await sql(first, f"UPDATE agent_turns SET {ORPHANED}")
 
     model.default = says(" three")
     second = await start()
@@ -84,10 +88,7 @@ async def test_ten_recoveries_without_a_new_event_end_the_turn(start: Start, mod
     model.default = silent
     chat = await start()
     accepted = await chat.post("hi", status=202, headers={"Prefer": "respond-async"})
-    await sql(
-        chat,
-        "UPDATE agent_turns SET recoveries = 10, recovery_seq = 1, lease_until = now() - interval '1 second'",
-    )
+    await sql(chat, f"UPDATE agent_turns SET recoveries = 10, recovery_seq = 1, {ORPHANED}")
     other = await start()
     received = await other.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
     assert [event.data.get("code") for event in received] == ["recovery_limit"]

@@ -1,9 +1,9 @@
--- End a turn: its last event, its state, the answer (where $7 is not null) and the session's state and count.
+-- End a turn: its last events, its state, the answer (where $7 is not null) and the session's state and count.
 -- The session's row is locked first, as in begin_turn, so that the two can't wait for each other.
 -- No row: the turn is another process's now, or over.
 -- $1 turn_id  $2 epoch  $3 session_id  $4 state  $5 the last event's JSON  $6 its seq
 -- $7 text  $8 message status  $9 content_blocks  $10 model  $11 stop_reason  $12 token_usage
--- $13 upstream_id  $14 first_content_at
+-- $13 upstream_id  $14 first_content_at  $15 seqs and $16 JSON of the events to append, the last one's among them
 WITH locked AS (
     SELECT id FROM agent_sessions WHERE id = $3 FOR NO KEY UPDATE
 ), turn AS (
@@ -14,7 +14,8 @@ WITH locked AS (
     RETURNING agent_turns.id, session_id, message_id
 ), event AS (
     INSERT INTO agent_events (turn_id, seq, data)
-    SELECT id, $6, $5 FROM turn
+    SELECT turn.id, event.seq, event.data
+    FROM turn CROSS JOIN unnest($15::bigint[], $16::text[]) AS event (seq, data)
 ), message AS (
     INSERT INTO agent_messages
         (id, session_id, role, content, status, content_blocks, model, stop_reason, token_usage)
