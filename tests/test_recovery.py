@@ -15,7 +15,6 @@ from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import text_of
 
-
 # Of a process elsewhere that has renewed nothing for long.
 ORPHANED = "boot_id = gen_random_uuid(), lease_until = now() - interval '1 second'"
 

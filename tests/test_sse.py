@@ -9,6 +9,8 @@ import sseclient
 from anthropic._streaming import SSEDecoder
 
 from chatd.sse import Decoder, clean, clean_json, encode, frame
+from tests.chat_client import Chat
+from tests.model_server import ModelServer, says
 
 TURN = "turn-" + "0" * 32
 ALPHABET = ["a", "é", "😀", "\r", "\n", "\r\n", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x00", "\ufeff"]
@@ -59,6 +61,18 @@ def test_random_text_comes_out_of_independent_parsers_unchanged(parse: Callable[
     texts = ["".join(chance.choices(ALPHABET, k=chance.randrange(40))) for _ in range(500)]
     body = b"".join(frame(TURN, n, encode({"type": "text", "text": clean(text)})) for n, text in enumerate(texts))
     assert [json.loads(data)["text"] for data in parse(body)] == [clean(text) for text in texts]
+
+
+async def test_random_text_passes_from_the_model_to_independent_parsers(chat: Chat, model: ModelServer) -> None:
+    chance = random.Random(3)
+    pieces = ["".join(chance.choices(ALPHABET, k=chance.randrange(1, 20))) for _ in range(300)]
+    model.default = says(*pieces)
+    async with chat.streaming("hi") as response:
+        body = await response.read()
+    sent = [json.loads(json.dumps(piece)) for piece in pieces]  # JSON makes a character of two surrogates that meet
+    for parse in (by_the_specification, by_the_sdk, by_sseclient, by_lines):
+        received = [json.loads(data) for data in parse(body)]
+        assert "".join(event.get("text", "") for event in received) == "".join(map(clean, sent))
 
 
 def test_the_decoder_takes_any_line_ends_cut_anywhere() -> None:

@@ -11,8 +11,8 @@ from chatd.handlers.stream import send
 from chatd.journal import Reader
 from chatd.keys import JOURNAL, OWNER, REPO, TURNS
 from chatd.models import Answer
+from chatd.run import Run
 from chatd.schemas import ChatRequest, check_session_id, dump_message, read_body, respond
-from chatd.turns import Run
 
 
 async def begin(request: web.Request) -> Run:

@@ -1,0 +1,229 @@
+"""The life of a turn: begun in the database, answered by a task of its own, ended in the database."""
+
+import asyncio
+import logging
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import backoff
+
+from chatd.errors import InDoubt
+from chatd.journal import Log, Lost, follow
+from chatd.llm import MAX_RETRY_AFTER, TEXTS, UpstreamError
+from chatd.models import Answer, Turn
+from chatd.prompt import Prompt, load_prompt
+from chatd.reply import Reply
+from chatd.sse import encode
+
+if TYPE_CHECKING:
+    from chatd.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+MAX_RECOVERIES = 10
+
+
+class Run:
+    """One turn being answered."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, turns: "Turns", turn: Turn) -> None:
+        self.turns, self.turn = turns, turn
+        self.config, self.repo, self.journal, self.llm = turns.config, turns.repo, turns.journal, turns.llm
+        self.log = Log(turn, turns.journal)
+        self.reply = Reply()
+        self.attempt = turn.attempt
+        self.first_content_at: datetime | None = None
+        self.answered: Answer | None = None  # once it has ended here
+        self.stopping = self.asking = False
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begun.add_done_callback(lambda begun: begun.cancelled() or begun.exception())
+
+    def stop(self) -> None:
+        """End the turn with what it has: at once where it waits for the model, else when it would begin to."""
+        self.stopping = True
+        if self.asking:
+            self.task.cancel()
+
+    async def begin_and_answer(self, request: tuple[str, str, int, str], *, new_session: bool) -> None:
+        turn = self.turn
+        start = {
+            "type": "start",
+            "session_id": turn.session_id,
+            "turn_id": turn.id,
+            "message_id": turn.message_id,
+            "user_message_id": turn.user_message_id,
+        }
+        data = encode(start)
+        try:
+            await self.repo.begin_turn(*request, turn, self.turns.boot_id, data, new_session=new_session)
+        except BaseException as error:
+            self.begun.set_exception(error)
+            self.log.end(lost=True)
+            if isinstance(error, InDoubt):
+                await self.journal.insist(lambda: self.repo.abandon_turn(turn, request[1], new_session=new_session))
+            if not isinstance(error, Exception):
+                raise
+            return
+        self.log.committed(data, start)
+        self.begun.set_result(None)
+        self.log.wake()
+        await self.answer()
+
+    async def answer(self) -> None:
+        """Ask the model and end the turn; a turn that can't be ended here is left to another process."""
+        try:
+            failure = await self._ask()
+            await self._finish(failure)
+        except Lost:
+            logger.warning("%s is no longer run here", self.turn.id)
+        except Exception:
+            logger.exception("%s failed", self.turn.id)
+        finally:
+            self.log.end(lost=self.answered is None)
+
+    async def _ask(self) -> str | None:
+        """Return None when the answer is complete or was stopped, else the code of the failure."""
+        self.asking = True
+        try:
+            async with asyncio.timeout(self.config.turn_timeout):
+                return await self._attempts()
+        except TimeoutError:
+            return "turn_timeout"
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            self.task.uncancel()
+            return None
+        except Lost:
+            raise
+        except Exception:
+            logger.exception("%s failed", self.turn.id)
+            return "internal"
+        finally:
+            self.asking = False
+
+    async def _attempts(self) -> str | None:
+        if self.stopping:
+            return None
+        if self.turn.recoveries > MAX_RECOVERIES:
+            return "recovery_limit"
+        prompt = await self.journal.insist(self._load_prompt)
+        waits = backoff.expo(factor=2 * self.config.retry_factor, max_value=MAX_RETRY_AFTER)
+        for _ in range(self.attempt):  # the first wait is nothing; a recovered turn has had some
+            next(waits)
+        while True:
+            try:
+                await self._attempt(prompt)
+            except UpstreamError as failure:
+                wait = next(waits)
+                if failure.code == "upstream_refusal":
+                    self._take_back()
+                if not failure.retried or self.attempt >= MAX_ATTEMPTS:
+                    return failure.code
+                await self._retry(failure.code, wait if failure.retry_after is None else failure.retry_after)
+            else:
+                return None
+
+    async def _load_prompt(self) -> Prompt:
+        return await load_prompt(self.repo, self.turn.session_id, self.config.system_prompt, self.llm.budget)
+
+    async def _attempt(self, prompt: Prompt) -> None:
+        """Make one attempt; the clock counts content, and stands still while the journal is full."""
+        now = asyncio.get_running_loop().time
+        try:
+            async with (
+                asyncio.timeout(self.config.first_content_timeout) as clock,
+                aclosing(self.llm.stream(prompt, self.reply)) as pieces,
+            ):
+                async for piece in pieces:
+                    if self.log.lost:
+                        raise Lost
+                    if piece:
+                        self._show(piece)
+                    if self.log.is_full():
+                        clock.reschedule(None)
+                        await self.log.room()
+                    clock.reschedule(now() + self.config.idle_timeout)
+        except TimeoutError as error:
+            raise UpstreamError("upstream_stalled") from error
+
+    def _show(self, piece: str) -> None:
+        if self.first_content_at is None:
+            self.first_content_at = datetime.now(UTC)
+        self.log.add_text(piece)
+
+    def _take_back(self) -> None:
+        if self.reply.text:
+            self.log.add_event({"type": "reset", "text": ""})
+        self.reply.clear()
+
+    async def _retry(self, reason: str, delay: float) -> None:
+        """Record the next attempt, tell of it, and wait until it is due."""
+        self.attempt += 1
+        turn, attempt = self.turn, self.attempt
+        if not await self.journal.insist(lambda: self.repo.record_attempt(turn.id, turn.epoch, attempt)):
+            raise Lost
+        logger.info("%s attempt %d in %g s after %s", turn.id, attempt, delay, reason)
+        event = {
+            "type": "retry",
+            "attempt": attempt,
+            "max_attempts": MAX_ATTEMPTS,
+            "delay": delay,
+            "reason": reason,
+        }
+        self.log.add_event(event)
+        await asyncio.sleep(delay)
+
+    async def _finish(self, failure: str | None) -> None:
+        """End the turn in the database, with all that is not yet there, then tell its readers; raises Lost."""
+        events = await self.log.withdraw()
+        answer, last = self._conclude(failure, events)
+        rows = [(encode(event), event) for event in [*events, last]]
+        numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
+        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
+            stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
+            if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
+                raise Lost
+        self.answered = answer
+        for data, event in rows:
+            self.log.committed(data, event)
+        logger.info("%s %s after %d attempts: %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
+
+    def _conclude(self, failure: str | None, events: list[dict[str, Any]]) -> tuple[Answer, dict[str, Any]]:
+        """Return what is saved and the last event; the text saved is the text shown."""
+        pieces = list(self.log.text)
+        for pending in events:
+            follow(pieces, pending)
+        text = "".join(pieces)
+        saved = bool(text) or (failure is None and self.reply.complete)
+        message_id = self.turn.message_id if saved else None
+        state = "failed" if failure else "done" if self.reply.complete else "stopped"
+        status = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}[state]
+        event: dict[str, Any] = {
+            "type": "done",
+            "message_id": message_id,
+            "status": status,
+            "stop_reason": self.reply.stop_reason,
+            "token_usage": self.reply.usage,
+            "length": len(text),
+        }
+        if failure:
+            event = {"type": "error", "error": TEXTS[failure], "code": failure, "message_id": message_id}
+        answer = Answer(
+            state=state,
+            text=text if saved else None,
+            outcome=encode(event),
+            last_seq=len(self.log.frames) + len(events) + 1,
+            message_status=status,
+            content_blocks=self.reply.content_blocks(),
+            model=self.reply.model or self.config.model,
+            stop_reason=self.reply.stop_reason,
+            token_usage=self.reply.usage,
+            upstream_id=self.reply.request_id,
+            first_content_at=self.first_content_at,
+        )
+        return answer, event
