@@ -2,10 +2,15 @@
 
 import argparse
 import asyncio
+import errno
 import gc
 import logging
+import os
 import signal
+import socket
 import sys
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -14,8 +19,10 @@ from chatd import __version__
 from chatd.app import create_app
 from chatd.config import Config, read_config
 from chatd.database import open_database
-from chatd.errors import ConfigError
+from chatd.embedded import find_binaries
+from chatd.errors import ConfigError, StartError
 from chatd.keys import LLM
+from chatd.local_model import find_model
 from chatd.logs import set_up_logging
 
 logger = logging.getLogger("chatd")
@@ -42,7 +49,7 @@ def main() -> None:
         asyncio.run(run(config))
     except ConfigError as error:
         sys.exit(fail(error, 2))
-    except OSError as error:
+    except (StartError, OSError) as error:
         sys.exit(fail(error, 1))
 
 
@@ -52,7 +59,8 @@ def fail(error: Exception, status: int) -> int:
 
 
 async def migrate(config: Config) -> None:
-    """Bring the database to this program's schema. Safe beside running servers."""
+    """Bring the database to this program's schema. Safe beside running servers, unless it is their embedded one."""
+    check_installed(config, model=False)
     async with open_database(config):
         logger.info("the database is up to date")
 
@@ -62,6 +70,7 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    check_installed(config)
     app = create_app(config)
     runner = web.AppRunner(
         app,
@@ -82,11 +91,41 @@ async def serve(config: Config) -> None:
         await runner.cleanup()
 
 
+def check_installed(config: Config, *, model: bool = True) -> None:
+    """Raise ConfigError for what is missing, before anything is begun."""
+    if config.database_url is None:
+        find_binaries()
+    if model and config.is_local_model:
+        find_model(config.local_model)
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"CHATD_DATA_DIR: {config.data_dir} can't be made: {error.strerror}") from error
+
+
 async def listen(config: Config, runner: web.AppRunner) -> None:
-    if config.socket is not None:
-        await web.UnixSite(runner, config.socket, backlog=BACKLOG).start()
-    else:
-        await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
+    try:
+        if config.socket is not None:
+            refuse_used(config.socket)
+            await web.UnixSite(runner, config.socket, backlog=BACKLOG).start()
+        else:
+            await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
+    except OSError as error:
+        where = (
+            f"CHATD_SOCKET: {config.socket}"
+            if config.socket
+            else f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
+        )
+        raise StartError(f"{where}: can't listen there: {error.strerror or error}") from error
+
+
+def refuse_used(path: Path) -> None:
+    """Raise OSError where another server listens on a socket: it would be cut off without a word."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            probe.connect(str(path))
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def announce(config: Config, runner: web.AppRunner) -> None:

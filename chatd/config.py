@@ -98,16 +98,16 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_MODEL": ("model", str),
     "CHATD_MAX_TOKENS": ("max_tokens", integer(1, 1_000_000)),
     "CHATD_SYSTEM_PROMPT": ("system_prompt", str),
-    "CHATD_HOST": ("host", str),
+    "CHATD_HOST": ("host", lambda text: text.strip("[]")),
     "CHATD_PORT": ("port", integer(0, 65_535)),
     "CHATD_SOCKET": ("socket", path),
-    "CHATD_DB_POOL": ("db_pool", integer(2, 1000)),
-    "CHATD_CONTEXT_TOKENS": ("context_tokens", integer(1000, 10_000_000)),
+    "CHATD_DB_POOL": ("db_pool", integer(1, 1000)),
+    "CHATD_CONTEXT_TOKENS": ("context_tokens", integer(1, 10_000_000)),
     "CHATD_RETRY_FACTOR": ("retry_factor", seconds(0, 60)),
     "CHATD_FIRST_CONTENT_TIMEOUT": ("first_content_timeout", seconds()),
     "CHATD_IDLE_TIMEOUT": ("idle_timeout", seconds()),
     "CHATD_TURN_TIMEOUT": ("turn_timeout", seconds()),
-    "CHATD_FLUSH_INTERVAL": ("flush_interval", seconds(0, 1)),
+    "CHATD_FLUSH_INTERVAL": ("flush_interval", seconds(0, 10)),
     "CHATD_HEARTBEAT": ("heartbeat", seconds(0.05, 3600)),
     "CHATD_WRITE_TIMEOUT": ("write_timeout", seconds(0.05, 3600)),
     "CHATD_DRAIN_TIMEOUT": ("drain_timeout", seconds(0, 3600)),
@@ -129,13 +129,18 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
             if text:
                 values[key] = parse(text)
         except (ValueError, OSError) as error:
-            reason = str(error) if not isinstance(error, OSError) else f"can't be read: {error.strerror}"
-            mistakes.append(f"{name}: {reason if 'invalid literal' not in reason else 'must be a number'}")
+            mistakes.append(f"{name}{describe(error)}")
     config = Config(**values)
     mistakes += check_listening(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
+
+
+def describe(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"_FILE: {error.filename} can't be read: {error.strerror}"
+    return ": must be a number" if "literal" in str(error) or "convert" in str(error) else f": {error}"
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import backoff
 
 from chatd.config import Config
 from chatd.embedded import open_postgres
-from chatd.errors import ConfigError
+from chatd.errors import ConfigError, StartError
 from chatd.migrate import migrate
 from chatd.repo import AWAY
 
@@ -18,7 +20,17 @@ logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 10.0  # seconds that a database may take to come up
 MIN_VERSION = 15
-FOR_GOOD = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+# Settings that no waiting mends: a wrong user, password, database, host name or parameter.
+FOR_GOOD = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+    socket.gaierror,
+)
+MALFORMED = (
+    "DATABASE_URL: can't be read as postgresql://user:password@host:port/database; "
+    "in a password, / # ? @ : and % have to be percent-encoded"
+)
 
 
 @asynccontextmanager
@@ -40,7 +52,9 @@ async def prepare(dsn: str) -> None:
     except FOR_GOOD as error:
         raise ConfigError(f"DATABASE_URL: {error}") from error
     except AWAY as error:
-        raise ConfigError(f"DATABASE_URL: the database can't be reached: {error}") from error
+        raise StartError(f"DATABASE_URL: the database can't be reached: {error}") from error
+    except ValueError:  # its words repeat a part of the URL
+        raise ConfigError(MALFORMED) from None
     try:
         if (version := conn.get_server_version().major) < MIN_VERSION:
             raise ConfigError(f"DATABASE_URL: PostgreSQL {version} is too old, {MIN_VERSION} is needed")
@@ -49,7 +63,21 @@ async def prepare(dsn: str) -> None:
         await conn.close()
 
 
-@backoff.on_exception(backoff.constant, AWAY, interval=0.5, max_time=START_TIMEOUT, jitter=None, logger=logger)
+def tell(details: Mapping[str, Any]) -> None:
+    if details["tries"] == 1:
+        logger.warning("waiting %g s for the database: %s", START_TIMEOUT, details["exception"])
+
+
+@backoff.on_exception(
+    backoff.constant,
+    AWAY,
+    interval=0.5,
+    max_time=START_TIMEOUT,
+    jitter=None,
+    giveup=lambda error: isinstance(error, FOR_GOOD),
+    on_backoff=tell,
+    logger=None,
+)
 async def connect(dsn: str) -> asyncpg.Connection:
     """Return a connection, as soon as there is a database."""
     return await asyncio.wait_for(asyncpg.connect(dsn), START_TIMEOUT)

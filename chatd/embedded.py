@@ -7,13 +7,14 @@ a stale postmaster.pid is no obstacle, any path will do, and root needs neither 
 
 import asyncio
 import fcntl
+import hashlib
 import logging
 import os
 import re
 import secrets
 import shutil
 import signal
-import tempfile
+import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import asyncpg
 
-from chatd.errors import ConfigError
+from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +60,15 @@ def find_binaries() -> Path:
 def is_alive(pid: int, data: Path) -> bool:
     """Tell whether this process is a postmaster of this cluster: it stands in its directory and is no zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return Path(f"/proc/{pid}/cwd").samefile(data) and stat.rpartition(") ")[2][0] != "Z"
+        status = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/cwd").samefile(data) and status.rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
 
 
 @asynccontextmanager
 async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncIterator[str]:
-    """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises ConfigError where it can't be started."""
+    """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises StartError where it can't be started."""
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with own(directory):
@@ -94,17 +95,27 @@ async def own(directory: Path) -> AsyncIterator[None]:
             else:
                 yield
                 return
-    raise ConfigError(f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL")
+    raise StartError(f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL")
 
 
 @contextmanager
 def socket_directory(directory: Path) -> Iterator[Path]:
-    """Yield the data directory itself, or a temporary one where its path can't be a socket's or stand in a DSN."""
+    """Yield the data directory itself, or one in /tmp where its path can't be a socket's or stand in a DSN.
+
+    That one is named for the data directory, so that a killed owner's is used again.
+    """
     if re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII) and len(f"{directory}/{SOCKET}") <= MAX_SOCKET_PATH:
         yield directory
         return
-    with tempfile.TemporaryDirectory(prefix="chatd-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
-        yield Path(temporary)
+    short = Path(f"/tmp/chatd-{os.geteuid()}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}")
+    short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StartError(f"{short} is not a private directory of this user: remove it")
+    try:
+        yield short
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
 
 
 class Postgres:
@@ -131,7 +142,7 @@ class Postgres:
         except FileNotFoundError as error:
             raise ConfigError(f"the embedded PostgreSQL needs {error.filename} (Debian: util-linux)") from error
         except TimeoutError as error:
-            raise ConfigError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
+            raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
 
     async def bring_up(self, settings: Sequence[str]) -> None:
         """Launch it until it answers: the memory of a killed one is in use until its last backend has noticed."""
@@ -141,7 +152,7 @@ class Postgres:
             if await self.is_answering():
                 return
             await asyncio.sleep(RESTART_DELAY)
-        raise ConfigError(f"PostgreSQL does not start: see {self.log}")
+        raise StartError(f"PostgreSQL does not start: see {self.log}")
 
     async def keep(self, settings: Sequence[str]) -> None:
         """Start PostgreSQL again whenever it ends by itself."""
@@ -163,7 +174,7 @@ class Postgres:
                 *self.command("initdb", "-D", fresh, *INITDB, *LOCALE), stdout=out, stderr=out, cwd="/"
             )
             if await process.wait():
-                raise ConfigError(f"initdb failed: see {self.log}")
+                raise StartError(f"initdb failed: see {self.log}")
         fresh.rename(self.data)
 
     async def clear(self) -> None:

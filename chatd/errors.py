@@ -17,6 +17,10 @@ class ConfigError(Exception):
     """A setting or an installation that has to be mended before chatd can start."""
 
 
+class StartError(Exception):
+    """What keeps chatd from starting though nothing is wrong with its settings."""
+
+
 class ChatdError(Exception):
     """A failure that a client is told of; `extra` joins the problem document."""
 
@@ -115,7 +119,7 @@ def problem(error: ChatdError) -> web.Response:
     return web.Response(
         status=error.status,
         headers=error.headers,
-        body=json.dumps(body, ensure_ascii=False).encode(),
+        body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
         content_type="application/problem+json",
     )
 

@@ -245,7 +245,7 @@ class Journal:
                 result = await write()
             except Unavailable as error:
                 if not self.away:
-                    logger.warning("database away, holding %d turns: %r", len(self.writing), error.__cause__)
+                    logger.warning("database away, holding what is not written: %r", error.__cause__)
                 self.away = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MAX_RETRY_DELAY)

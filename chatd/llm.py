@@ -145,6 +145,8 @@ class Llm:
         await self.load()
         url = await self.local.address() if self.local else self.config.base_url
         if self.client is None or url != self.url:
+            if self.client is not None:  # of a local model that has ended
+                await self.client.close()
             self.url = url
             self.client = self.sdk.AsyncAnthropic(
                 api_key=self.local.key if self.local else self.config.api_key or "none",
@@ -175,6 +177,7 @@ class Llm:
         if isinstance(error, self.sdk.APIStatusError):
             return from_status(error)
         if isinstance(error, self.sdk.APIConnectionError | OSError | TimeoutError | ConfigError):
+            logger.warning("the model's server at %s can't be reached: %s", self.url, error.__cause__ or error)
             return UpstreamError("upstream_unreachable")
         if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
             logger.warning("unexpected failure of the model's stream", exc_info=error)

@@ -191,7 +191,7 @@ class Run:
         self.answered = answer
         for data, event in rows:
             self.log.committed(data, event)
-        logger.info("%s %s after %d attempts: %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
+        logger.info("%s %s, attempts: %d, %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
 
     def _conclude(self, failure: str | None, events: list[dict[str, Any]]) -> tuple[Answer, dict[str, Any]]:
         """Return what is saved and the last event; the text saved is the text shown."""

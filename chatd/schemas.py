@@ -159,7 +159,8 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
         return dict(schema().load(data))
     except ValidationError as error:
         errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
-        detail = "The body must be a JSON object." if "_schema" in errors else f"Invalid: {', '.join(errors)}."
+        detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
+        detail = "The body must be a JSON object." if "_schema" in errors else detail
         raise InvalidRequest(detail[:500], errors=errors) from None
 
 

@@ -76,8 +76,9 @@ class Turns:
         """Begin nothing more; let turns end, for a while. The others stay in the database, for the next process."""
         self.draining = True
         if tasks := [run.task for run in self.running.values()]:
-            logger.info("waiting for %d turns to end", len(tasks))
+            logger.info("turns running: %d; waiting %g s for them", len(tasks), self.config.drain_timeout)
             await asyncio.wait(tasks, timeout=self.config.drain_timeout)
         for run in list(self.running.values()):
+            logger.info("%s goes on with the next start", run.turn.id)
             run.task.cancel()
             await asyncio.wait([run.task])
