@@ -111,11 +111,8 @@ async def listen(config: Config, runner: web.AppRunner) -> None:
         else:
             await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
     except OSError as error:
-        where = (
-            f"CHATD_SOCKET: {config.socket}"
-            if config.socket
-            else f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
-        )
+        port = f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
+        where = f"CHATD_SOCKET: {config.socket}" if config.socket else port
         raise StartError(f"{where}: can't listen there: {error.strerror or error}") from error
 
 

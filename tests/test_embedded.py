@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from chatd.embedded import INITDB, Postgres, is_alive, open_postgres
-from chatd.errors import ConfigError
+from chatd.errors import ConfigError, StartError
 
 OWNER = """
 import asyncio, sys
@@ -105,7 +105,7 @@ async def test_a_killed_postmaster_is_started_again_at_once(tmp_path: Path) -> N
 
 async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     async with open_postgres(tmp_path) as dsn:
-        with pytest.raises(ConfigError, match="another chatd runs on"):
+        with pytest.raises(StartError, match="another chatd runs on"):
             await open_postgres(tmp_path).__aenter__()
         await write(dsn, 1)
 
@@ -138,7 +138,7 @@ async def test_what_can_not_start_says_where_to_look(tmp_path: Path) -> None:
     async with open_postgres(tmp_path):
         pass
     (tmp_path / "pgdata" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(ConfigError, match=r"postgres\.log"):
+    with pytest.raises(StartError, match=r"postgres\.log"):
         await open_postgres(tmp_path).__aenter__()
 
 

@@ -122,14 +122,33 @@ async def test_wrong_settings(server: ServerProcess, tmp_path: Path) -> None:
 async def test_a_second_server_on_the_same_data(server: ServerProcess) -> None:
     async with serving(server):
         status, output = await run("serve", **server.environment)
-    assert status == 2
+    assert status == 1
     assert "another chatd runs on" in output
 
 
 async def test_a_database_that_is_not_there() -> None:
     status, output = await run("migrate", DATABASE_URL="postgresql://nobody@127.0.0.1:9/x")
-    assert status == 2
+    assert status == 1
     assert output.splitlines()[-1].startswith("chatd: DATABASE_URL: the database can't be reached")
+
+
+@pytest.mark.parametrize(
+    "url", ["u:canary/x@127.0.0.1:1/x", "u:canary#x@h/x", "u:canary?x@h/x", "h:canary/x", "u@[bad/x"]
+)
+async def test_a_database_url_that_can_not_be_read(url: str) -> None:
+    status, output = await run("migrate", DATABASE_URL=f"postgresql://{url}")
+    assert status == 2
+    assert output.startswith("chatd: DATABASE_URL: can't be read as")
+    assert "canary" not in output
+
+
+async def test_a_socket_that_another_server_listens_on(server: ServerProcess, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / "http.sock"))
+        taken.listen()
+        status, output = await run("serve", **server.environment | {"CHATD_SOCKET": str(tmp_path / "http.sock")})
+    assert status == 1
+    assert output.splitlines()[-1].startswith("chatd: CHATD_SOCKET")
 
 
 async def test_migrate_and_version(dsn: str) -> None:
