@@ -22,6 +22,7 @@ from chatd.database import open_database
 from chatd.embedded import find_binaries
 from chatd.errors import ConfigError, StartError
 from chatd.keys import LLM
+from chatd.llm import ANTHROPIC
 from chatd.local_model import find_model
 from chatd.logs import set_up_logging
 
@@ -79,16 +80,26 @@ async def serve(config: Config) -> None:
         keepalive_timeout=KEEPALIVE_TIMEOUT,
         access_log_format='%a "%r" %s %b %Tfs',
     )
+    starting, stopping = asyncio.create_task(start(config, runner)), asyncio.create_task(stop.wait())
     try:
-        await runner.setup()
-        await listen(config, runner)
-        announce(config, runner)
-        await app[LLM].warm_up()
-        gc.freeze()  # the SDK's hundred thousand objects: to go through them again and again stops the loop for 0.1 s
-        await stop.wait()
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        await stopping
         logger.info("shutting down")
     finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         await runner.cleanup()
+
+
+async def start(config: Config, runner: web.AppRunner) -> None:
+    """Open everything, listen, and get ready for the first turn."""
+    await runner.setup()
+    await listen(config, runner)
+    announce(config, runner)
+    await runner.app[LLM].warm_up()
+    gc.freeze()  # the SDK's hundred thousand objects: to go through them again and again stops the loop for 0.1 s
 
 
 def check_installed(config: Config, *, model: bool = True) -> None:
@@ -149,7 +160,7 @@ def describe_database(config: Config) -> str:
 def describe_model(config: Config) -> str:
     if config.is_local_model:
         return "the small local one, for trying things out: expect nonsense (set ANTHROPIC_API_KEY for a real one)"
-    return f"{config.model} at {config.base_url or 'https://api.anthropic.com'}"
+    return f"{config.model} at {urlsplit(config.base_url or ANTHROPIC).hostname}"
 
 
 if __name__ == "__main__":

@@ -53,12 +53,14 @@ async def prepare(dsn: str) -> None:
         raise ConfigError(f"DATABASE_URL: {error}") from error
     except AWAY as error:
         raise StartError(f"DATABASE_URL: the database can't be reached: {error}") from error
-    except ValueError:  # its words repeat a part of the URL
+    except (ValueError, OverflowError):  # its words repeat a part of the URL
         raise ConfigError(MALFORMED) from None
     try:
         if (version := conn.get_server_version().major) < MIN_VERSION:
             raise ConfigError(f"DATABASE_URL: PostgreSQL {version} is too old, {MIN_VERSION} is needed")
         await migrate(conn)
+    except asyncpg.PostgresError as error:
+        raise StartError(f"the database can't be migrated: {error}") from error
     finally:
         await conn.close()
 

@@ -80,6 +80,7 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
                 yield postgres.dsn()
             finally:
                 keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
                 await postgres.stop()
 
 
@@ -160,8 +161,11 @@ class Postgres:
             status = await self.process.wait()
             logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
             await asyncio.sleep(RESTART_DELAY)
-            await self.clear()
-            await self.launch(settings)
+            try:
+                await self.clear()
+                await self.launch(settings)
+            except OSError:
+                logger.exception("it can't be started")
 
     async def create(self) -> None:
         """Make the cluster beside its place and move it there when it is whole."""
@@ -180,7 +184,8 @@ class Postgres:
     async def clear(self) -> None:
         """Wait for a postmaster whose owner was killed, and remove lock files that name somebody else or a zombie."""
         file = self.data / "postmaster.pid"
-        pid = int(file.read_text().split("\n", 1)[0] or 0) if file.exists() else 0
+        first = file.read_text().partition("\n")[0].strip() if file.exists() else ""
+        pid = int(first) if first.isdecimal() else 0
         if pid and is_alive(pid, self.data):
             os.kill(pid, signal.SIGINT)
             while is_alive(pid, self.data):

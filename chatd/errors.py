@@ -98,7 +98,14 @@ class Unavailable(ChatdError):
 
 
 class InDoubt(Unavailable):
-    """The connection was lost, or ran out of time, with a statement under way: it may have been done."""
+    """The connection was lost, or ran out of time, with a statement under way: it may have been done.
+
+    `backend` is the process id of the connection's other end.
+    """
+
+    def __init__(self, backend: int) -> None:
+        super().__init__()
+        self.backend = backend
 
 
 HTTP_ERRORS: dict[int, type[ChatdError]] = {

@@ -182,9 +182,10 @@ class Journal:
             await self.commit(self._take())
         except Exception:
             logger.exception("events can't be written, giving up their turns")
-            for log in self.writing:
+            written, self.writing = self.writing, set()
+            for log in written:
+                self._settle(log)
                 log.end(lost=True)
-            self.writing = set()
         if self.changed:
             self.wake.set()
 

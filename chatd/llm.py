@@ -11,8 +11,9 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import urlsplit
 
-from chatd.config import Config
+from chatd.config import Config, is_loopback
 from chatd.errors import ConfigError
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
 from chatd.prompt import Prompt
@@ -22,6 +23,7 @@ from chatd.sse import Decoder
 
 logger = logging.getLogger(__name__)
 
+ANTHROPIC = "https://api.anthropic.com"
 CONNECT_TIMEOUT = 5.0
 MAX_RETRY_AFTER = 30.0
 RETRIED_STATUSES = {408, 409, 429}
@@ -143,15 +145,15 @@ class Llm:
     async def _client(self) -> Any:
         """Return the SDK's client for where the server is now."""
         await self.load()
-        url = await self.local.address() if self.local else self.config.base_url
+        url = await self.local.address() if self.local else self.config.base_url or ANTHROPIC
         if self.client is None or url != self.url:
             if self.client is not None:  # of a local model that has ended
                 await self.client.close()
             self.url = url
             self.client = self.sdk.AsyncAnthropic(
                 api_key=self.local.key if self.local else self.config.api_key or "none",
-                base_url=url or "https://api.anthropic.com",
-                http_client=self.sdk.DefaultAioHttpClient(),
+                base_url=url,
+                http_client=self.sdk.DefaultAioHttpClient(trust_env=not is_local(url)),  # no proxy for this host
                 max_retries=0,
                 timeout=self.sdk.Timeout(self.config.turn_timeout, connect=CONNECT_TIMEOUT),
                 open_telemetry=False,
@@ -161,7 +163,10 @@ class Llm:
     async def fit(self, prompt: Prompt) -> Prompt:
         """Shorten the prompt for the local model, by its own count of tokens: its window is small."""
         while self.local and await self._count_tokens(prompt) > self.budget:
-            prompt = prompt.shorter()
+            shorter = prompt.shorter()
+            if shorter == prompt:
+                raise UpstreamError("upstream_refused", retried=False)
+            prompt = shorter
         return prompt
 
     async def _count_tokens(self, prompt: Prompt) -> int:
@@ -184,6 +189,10 @@ class Llm:
         return UpstreamError("upstream_cut")
 
 
+def is_local(url: str) -> bool:
+    return is_loopback(urlsplit(url).hostname or "")
+
+
 def read(decoder: Decoder, reply: Reply, chunk: bytes) -> tuple[str | None, Exception | None]:
     """Take a chunk of the stream in: the text to show ("" for other content), and what failed behind it."""
     pieces: list[str] = []
@@ -196,7 +205,7 @@ def read(decoder: Decoder, reply: Reply, chunk: bytes) -> tuple[str | None, Exce
                 raise UpstreamError("upstream_refusal", retried=False)
             if reply.complete:
                 break
-    except (UpstreamError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with an event, the text before it counts
         failure = error if isinstance(error, UpstreamError) else UpstreamError("upstream_cut")
         return ("".join(pieces) if pieces else None), failure
     return ("".join(pieces) if pieces else None), None
@@ -217,7 +226,7 @@ def from_status(error: Any) -> UpstreamError:
     retried = status in RETRIED_STATUSES or status >= 500
     code = CODES.get(status, "unavailable" if status >= 500 else "refused")
     if code == "refused":  # not its words: they may repeat what was sent
-        logger.error("the model's server refused the request: %s %s", status, error.type)
+        logger.warning("the model's server refused a request: %s %s", status, error.type)
     return UpstreamError(
         f"upstream_{code}",
         retried=retried,

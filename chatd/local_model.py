@@ -66,10 +66,11 @@ class LocalModel:
         """Return the base URL of the running server; raises OSError or TimeoutError where it does not come up."""
         async with self.lock:
             if self.process is None or self.process.returncode is not None:
-                await self.start()
+                self.url = await self.start()
         return self.url
 
-    async def start(self) -> None:
+    async def start(self) -> str:
+        """Start the process and return its address; one that does not get so far is ended."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.log_file.open("wb") as errors:
             self.process = await asyncio.create_subprocess_exec(
@@ -80,16 +81,21 @@ class LocalModel:
                 process_group=0,  # Ctrl-C in a terminal is for chatd
             )
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f"{self.key}\n".encode())
-        line = await asyncio.wait_for(self.process.stdout.readline(), START_TIMEOUT)
-        if not line:
-            raise OSError(f"the local model did not start: see {self.log_file}")
-        self.url = line.decode().strip()
+        try:
+            self.process.stdin.write(f"{self.key}\n".encode())
+            line = await asyncio.wait_for(self.process.stdout.readline(), START_TIMEOUT)
+            if not line:
+                raise OSError(f"the local model did not start: see {self.log_file}")
+        except BaseException:
+            await self.stop()
+            raise
+        return line.decode().strip()
 
     async def stop(self) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+        self.process = None
 
 
 def serve(path: str) -> None:

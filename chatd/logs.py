@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -26,6 +28,16 @@ class NoRestoring(logging.Filter):
         return "restore the pool" not in record.msg
 
 
+class NoBadRequests(logging.Filter):
+    """aiohttp logs what it can't parse with a traceback, headers and all: a line without any of it will do."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.msg, record.args = "a request that is no HTTP: %s", (type(record.exc_info[1]).__name__,)
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def set_up_logging(level: str, style: str | None) -> None:
     """Log to standard error."""
     handler = logging.StreamHandler()
@@ -36,5 +48,6 @@ def set_up_logging(level: str, style: str | None) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncpg").addFilter(NoRestoring())
     logging.getLogger("asyncpg.pool").addFilter(NoRestoring())
+    logging.getLogger("aiohttp.server").addFilter(NoBadRequests())
     for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -24,7 +24,7 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
 
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Put the id on the response, streams included, which are prepared within their handlers."""
-    response.headers["X-Request-ID"] = request[REQUEST_ID]
+    response.headers["X-Request-ID"] = request.get(REQUEST_ID) or secrets.token_hex(16)
 
 
 @web.middleware

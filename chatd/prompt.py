@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chatd.errors import NotFound
 from chatd.repo import Repo
 from chatd.seam import OverlapSeam, PrefillSeam, Seam
 
@@ -24,11 +25,13 @@ class Prompt:
     messages: tuple[tuple[str, str], ...]
 
     def shorter(self) -> "Prompt":
-        """Return about half of it: without its older messages, or with the end of its only one."""
+        """Return less of it: without older messages, or half of its only one or of the system prompt; or just it."""
         if len(self.messages) > 1:
             return replace(self, messages=starting_with_user(self.messages[len(self.messages) // 2 :]))
         role, text = self.messages[0]
-        return replace(self, messages=((role, text[len(text) // 2 :]),))
+        if len(self.system) > len(text):
+            return replace(self, system=self.system[: len(self.system) // 2])
+        return replace(self, messages=((role, text[-max(1, len(text) // 2) :]),))
 
     def parameters(self, messages: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
         """Return the request's `system` and `messages`; all of it, up to the last message of the user's, is cached."""
@@ -54,7 +57,7 @@ def text_block(text: str) -> dict[str, Any]:
 
 
 def starting_with_user(messages: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    first = next(i for i, (role, _) in enumerate(messages) if role == "user")
+    first = next((i for i, (role, _) in enumerate(messages) if role == "user"), len(messages))
     return messages[first:]
 
 
@@ -64,13 +67,15 @@ def estimate_tokens(text: str) -> int:
 
 
 async def load_prompt(repo: Repo, session_id: str, default_system: str, budget: int) -> Prompt:
-    """Return the session's prompt, of `budget` tokens at most, its last message excepted.
+    """Return the session's prompt, of `budget` tokens at most, its last message excepted; raises NotFound.
 
     A history that outgrows the budget is cut to half of it, once for many turns: a window that slid with each turn
     would never find its beginning in the upstream's prompt cache.
     """
     system = await repo.find_system_prompt(session_id)
     window = await read_window(repo, session_id, budget)
+    if not window:
+        raise NotFound
     if sum(tokens for *_, tokens in window) > budget:
         window = newest(window, budget // 2)
         await repo.set_context_start(session_id, window[-1][0])

@@ -7,6 +7,7 @@ Elsewhere the lease tells, by the database's clock.
 import asyncio
 import fcntl
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,6 +20,8 @@ from chatd.turns import Turns
 logger = logging.getLogger(__name__)
 
 RENEWAL = 5.0  # seconds; a lease lasts 20
+PATIENCE = 2  # renewals
+UUID = re.compile(r"[0-9a-f-]{36}")
 CLAIMS = 100  # turns taken over at a time
 PAGE = 1000  # events a query
 BOOTS = "boots"
@@ -42,7 +45,8 @@ def hold_boot_id(data_dir: Path) -> Iterator[uuid.UUID]:
 
 def dead_boots(data_dir: Path) -> dict[uuid.UUID, Path]:
     """Return the processes of this host that are known to be gone, and their files."""
-    return {uuid.UUID(path.stem): path for path in (data_dir / BOOTS).glob("*.lock") if is_free(path)}
+    paths = (path for path in (data_dir / BOOTS).glob("*.lock") if UUID.fullmatch(path.stem))
+    return {uuid.UUID(path.stem): path for path in paths if is_free(path)}
 
 
 def is_free(path: Path) -> bool:
@@ -60,13 +64,19 @@ class Recovery:
         self.data_dir = data_dir
 
     async def run(self) -> None:
-        """Take over what is orphaned and renew what is run here, for ever."""
+        """Renew what is run here and take over what is orphaned, for ever.
+
+        When the database was away, others get the time to renew theirs before anything is taken over.
+        """
+        patience = 0
         while True:
             try:
-                await self.claim()
                 await self.repo.renew_leases(list(self.turns.running), self.boot_id)
+                if not patience:
+                    await self.claim()
+                patience = max(0, patience - 1)
             except Unavailable:
-                logger.debug("leases wait for the database")
+                patience = PATIENCE
             except Exception:
                 logger.exception("leases can't be kept")
             await asyncio.sleep(RENEWAL)
@@ -74,14 +84,16 @@ class Recovery:
     async def claim(self) -> None:
         """Take over the turns of dead processes and go on with them."""
         dead = dead_boots(self.data_dir)
-        own = list(self.turns.running)
-        turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS, own)
-        for turn in turns:
-            logger.info("going on with %s of session %s", turn.id, turn.session_id)
-            self.turns.resume(turn, await self.read_events(turn))
-        if len(turns) < CLAIMS:
-            for path in dead.values():
-                path.unlink(missing_ok=True)
+        more = True
+        while more:
+            own = list(self.turns.running)
+            turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS, own)
+            for turn in turns:
+                logger.info("going on with %s of session %s", turn.id, turn.session_id)
+                self.turns.resume(turn, await self.read_events(turn))
+            more = len(turns) == CLAIMS
+        for path in dead.values():
+            path.unlink(missing_ok=True)
 
     async def read_events(self, turn: Turn) -> list[tuple[int, str]]:
         events: list[tuple[int, str]] = []

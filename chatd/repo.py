@@ -1,5 +1,6 @@
 """The only place that queries: a method a statement, named like its file in sql/queries; the rest composes them."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -55,7 +56,7 @@ async def keep_session(_conn: Connection) -> None:
 @asynccontextmanager
 async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
     """Open a pool of at most `pool_size` connections."""
-    async with asyncpg.create_pool(
+    pool = await asyncpg.create_pool(
         dsn,
         min_size=min(2, pool_size),
         max_size=pool_size,
@@ -64,8 +65,14 @@ async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
         init=set_codecs,
         reset=keep_session,
         server_settings=SETTINGS,
-    ) as pool:
+    )
+    try:
         yield Repo(pool)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), STATEMENT_TIMEOUT)
+        except TimeoutError:
+            pool.terminate()
 
 
 class Repo:
@@ -76,13 +83,21 @@ class Repo:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        acquired = False
+        task, backend = asyncio.current_task(), None
+        cancelling = task.cancelling() if task else 0
         try:
             async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
-                acquired = True
-                yield conn
+                backend = conn.get_server_pid()
+                try:
+                    yield conn
+                except asyncpg.InterfaceError as error:
+                    if not conn.is_closed():  # used wrongly, which no waiting mends
+                        raise RuntimeError(str(error)) from error
+                    raise
         except AWAY as error:
-            raise (InDoubt if acquired else Unavailable) from error
+            if task and task.cancelling() > cancelling:  # asyncpg's own troubles while it was cancelled
+                raise asyncio.CancelledError from error
+            raise (InDoubt(backend) if backend else Unavailable()) from error
 
     async def _all(self, query: str, *values: Any) -> list[Any]:
         async with self.connection() as conn:
@@ -183,12 +198,15 @@ class Repo:
                 raise CharacterForbidden
         return Turn(**row)
 
-    async def abandon_turn(self, turn: Turn, owner: str, *, new_session: bool) -> None:
-        """Undo begin_turn as far as it was done."""
-        if new_session:
-            await self._one("delete_session", turn.session_id, owner)
-        else:
-            await self._one("abandon_turn", turn.id, turn.session_id)
+    async def abandon_turn(self, turn: Turn, owner: str, backend: int, *, new_session: bool) -> None:
+        """Undo a begin_turn that is in doubt, its connection first: it may still be about to be done."""
+        await self._one("terminate_backend", backend)
+        async with self.connection() as conn, conn.transaction():
+            await conn.fetchrow(QUERIES["lock_session"], turn.session_id)
+            if new_session:
+                await conn.fetchrow(QUERIES["delete_session"], turn.session_id, owner)
+            else:
+                await conn.fetchrow(QUERIES["abandon_turn"], turn.id)
 
     async def _running(self, conn: Connection, session_id: str) -> dict[str, str]:
         row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id)

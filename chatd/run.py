@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import backoff
 
-from chatd.errors import InDoubt
+from chatd.errors import InDoubt, NotFound
 from chatd.journal import Log, Lost, follow
 from chatd.llm import MAX_RETRY_AFTER, TEXTS, UpstreamError
 from chatd.models import Answer, Turn
@@ -64,7 +65,7 @@ class Run:
             self.begun.set_exception(error)
             self.log.end(lost=True)
             if isinstance(error, InDoubt):
-                await self.journal.insist(lambda: self.repo.abandon_turn(turn, request[1], new_session=new_session))
+                await self._abandon(request[1], error.backend, new_session=new_session)
             if not isinstance(error, Exception):
                 raise
             return
@@ -73,12 +74,17 @@ class Run:
         self.log.wake()
         await self.answer()
 
+    async def _abandon(self, owner: str, backend: int, *, new_session: bool) -> None:
+        """See to it that what the client was told, that nothing was written, is true."""
+        abandon = self.repo.abandon_turn
+        await self.journal.insist(lambda: abandon(self.turn, owner, backend, new_session=new_session))
+
     async def answer(self) -> None:
         """Ask the model and end the turn; a turn that can't be ended here is left to another process."""
         try:
             failure = await self._ask()
             await self._finish(failure)
-        except Lost:
+        except (Lost, NotFound):
             logger.warning("%s is no longer run here", self.turn.id)
         except Exception:
             logger.exception("%s failed", self.turn.id)
@@ -98,7 +104,7 @@ class Run:
                 raise
             self.task.uncancel()
             return None
-        except Lost:
+        except (Lost, NotFound):
             raise
         except Exception:
             logger.exception("%s failed", self.turn.id)
@@ -181,7 +187,16 @@ class Run:
     async def _finish(self, failure: str | None) -> None:
         """End the turn in the database, with all that is not yet there, then tell its readers; raises Lost."""
         events = await self.log.withdraw()
-        answer, last = self._conclude(failure, events)
+        try:
+            await self._write_end(events, *self._conclude(failure, events))
+        except Lost:
+            raise
+        except Exception:
+            logger.exception("%s can't be saved with all that the model sent: saving its text", self.turn.id)
+            answer, last = self._conclude(failure or "internal", events)
+            await self._write_end(events, replace(answer, content_blocks=None, token_usage=None), last)
+
+    async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
         rows = [(encode(event), event) for event in [*events, last]]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
         if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):

@@ -1,5 +1,6 @@
 """What comes in and what goes out, field by field; unknown keys are errors that name themselves."""
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
+BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
 
 
@@ -139,9 +141,17 @@ async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any
     if request.content_type != "application/json":
         raise UnsupportedMediaType
     try:
-        data = json.loads((await request.read()).decode("utf-8"), parse_constant=refuse_constant)
+        async with asyncio.timeout(BODY_TIMEOUT):
+            body = await request.read()
+        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+    except TimeoutError:
+        raise InvalidRequest("The body did not come in time.") from None
+    except web.RequestPayloadError:
+        raise InvalidRequest("The body is not what its headers say.") from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not valid JSON in UTF-8.") from None
+    if not isinstance(data, dict):
+        raise InvalidRequest("The body must be a JSON object.")
     return load(schema, data)
 
 
@@ -160,7 +170,6 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
     except ValidationError as error:
         errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
         detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
-        detail = "The body must be a JSON object." if "_schema" in errors else detail
         raise InvalidRequest(detail[:500], errors=errors) from None
 
 

@@ -60,9 +60,17 @@ class OverlapSeam(Seam):
         inside = self.shown.find(self.held, 0, len(self.shown) - 1)
         if 0 <= inside <= last_start and not ended:
             return None
-        longest = min(len(self.held), len(self.shown))
-        sizes = range(longest, MIN_OVERLAP - 1, -1)
-        return next((size for size in sizes if self.shown.endswith(self.held[:size])), 0)
+        return self.overlap() if len(self.held) >= MIN_OVERLAP else 0
+
+    def overlap(self) -> int:
+        """Return how much of the end of the text is the beginning of what is held; the longest counts."""
+        head = self.held[:MIN_OVERLAP]
+        at = self.shown.find(head)
+        while at >= 0:
+            if self.held.startswith(self.shown[at:]):
+                return len(self.shown) - at
+            at = self.shown.find(head, at + 1)
+        return 0
 
 
 def common_prefix(one: str, other: str) -> int:

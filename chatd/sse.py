@@ -5,6 +5,7 @@ Pure functions, but for Stream, which is the only thing that writes to a client'
 
 import asyncio
 import json
+import math
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ HEADERS = {
 }
 RETRY = b"retry: 1000\n"  # ms that an EventSource waits before it comes back
 PING = b": ping\n\n"
+MAX_WRITE = 1 << 18  # bytes
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no PostgreSQL text and no UTF-8 can hold these
@@ -30,9 +32,11 @@ def clean(text: str) -> str:
 
 
 def clean_json(value: Any) -> Any:
-    """Clean every string of a JSON value, keys included."""
+    """Clean every string of a JSON value, keys included; a number that JSON has no word for becomes null."""
     if isinstance(value, str):
         return clean(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, list):
         return [clean_json(item) for item in value]
     if isinstance(value, dict):
@@ -108,9 +112,10 @@ class Stream:
 
     async def write(self, frames: bytes) -> None:
         """Write whole frames (none: a ping); raises ConnectionError when the client is gone."""
-        self.last_write, self.writing = self.loop.time(), True
-        await self.response.write(self.prefix + (frames or PING))
-        self.prefix = b""
+        data, self.prefix = self.prefix + (frames or PING), b""
+        for at in range(0, len(data), MAX_WRITE):  # a slow client gets the time for each
+            self.last_write, self.writing = self.loop.time(), True
+            await self.response.write(data[at : at + MAX_WRITE])
         self.last_write, self.writing = self.loop.time(), False
 
     def _watch(self) -> None:

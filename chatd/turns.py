@@ -18,6 +18,8 @@ from chatd.run import Run
 
 logger = logging.getLogger(__name__)
 
+STOP_TIMEOUT = 5.0
+
 
 class Turns:
     """The turns that this process runs, findable from before their commit makes them visible."""
@@ -67,10 +69,12 @@ class Turns:
         run.task.add_done_callback(lambda _: self.running.pop(run.turn.id))
 
     async def stop(self, turn_id: str) -> None:
-        """Stop a turn if this process runs it, and wait for its end."""
+        """Stop a turn if this process runs it, and wait for its end; raises Unavailable if that takes too long."""
         if run := self.running.get(turn_id):
             run.stop()
-            await asyncio.wait([run.task])
+            _, running = await asyncio.wait([run.task], timeout=STOP_TIMEOUT)
+            if running:
+                raise Unavailable
 
     async def drain(self) -> None:
         """Begin nothing more; let turns end, for a while. The others stay in the database, for the next process."""

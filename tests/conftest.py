@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from chatd.app import create_app
 from chatd.config import Config
-from chatd.embedded import open_postgres
+from chatd.embedded import SETTINGS, Postgres, open_postgres
 from chatd.migrate import migrate
 from tests.chat_client import Chat
 from tests.model_server import ModelServer
@@ -69,6 +69,18 @@ def config(dsn: str, model: ModelServer, tmp_path: Path) -> Config:
         retry_factor=0.01,
         drain_timeout=0.2,
     )
+
+
+@pytest.fixture
+async def postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """Yield a PostgreSQL that can be stopped and started again."""
+    postgres = Postgres(tmp_path, tmp_path)
+    await postgres.start(SETTINGS)
+    conn = await asyncpg.connect(postgres.dsn())
+    await migrate(conn)
+    await conn.close()
+    yield postgres
+    await postgres.stop()
 
 
 Start = Callable[..., Awaitable[Chat]]

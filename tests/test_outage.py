@@ -1,31 +1,18 @@
 """PostgreSQL goes away in the middle of everything, and comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from chatd.config import Config
 from chatd.embedded import SETTINGS, Postgres, open_postgres
-from chatd.migrate import migrate
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
 from tests.sse_client import Event, events, text_of
-
-
-@pytest.fixture
-async def postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
-    """Yield a PostgreSQL that can be stopped and started again."""
-    postgres = Postgres(tmp_path, tmp_path)
-    await postgres.start(SETTINGS)
-    conn = await asyncpg.connect(postgres.dsn())
-    await migrate(conn)
-    await conn.close()
-    yield postgres
-    await postgres.stop()
 
 
 async def test_a_stream_pauses_while_the_database_is_away_and_completes(
@@ -86,9 +73,6 @@ async def test_the_postmaster_is_killed_and_kept(tmp_path: Path) -> None:
         conn = await asyncpg.connect(dsn)
         await conn.execute("CREATE TABLE kept ()")
         await conn.close()
-        import os
-        import signal
-
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(10):
             while True:

@@ -100,7 +100,7 @@ async def test_a_begin_in_doubt_is_undone(chat: Chat, monkeypatch: pytest.Monkey
 
     async def lose_the_answer(*args: Any, **kwargs: Any) -> None:
         await begin(*args, **kwargs)
-        raise InDoubt
+        raise InDoubt(backend=999_999)
 
     monkeypatch.setattr(chat.turns.repo, "begin_turn", lose_the_answer)
     for named in (session, None):
