@@ -155,7 +155,7 @@ class Llm:
                 base_url=url,
                 http_client=self.sdk.DefaultAioHttpClient(trust_env=not is_local(url)),  # no proxy for this host
                 max_retries=0,
-                timeout=self.sdk.Timeout(self.config.turn_timeout, connect=CONNECT_TIMEOUT),
+                timeout=self.sdk.Timeout(None, connect=CONNECT_TIMEOUT),  # the turn has clocks of its own
                 open_telemetry=False,
             )
         return self.client

@@ -138,8 +138,12 @@ class Run:
         return await load_prompt(self.repo, self.turn.session_id, self.config.system_prompt, self.llm.budget)
 
     async def _attempt(self, prompt: Prompt) -> None:
-        """Make one attempt; the clock counts content, and stands still while the journal is full."""
-        now = asyncio.get_running_loop().time
+        """Make one attempt; the clock counts content, and stands still while the journal is full.
+
+        It is set again after a twentieth of its time, not for each piece, and gives that much more.
+        """
+        now, idle = asyncio.get_running_loop().time, self.config.idle_timeout
+        renewal = 0.0
         try:
             async with (
                 asyncio.timeout(self.config.first_content_timeout) as clock,
@@ -153,7 +157,10 @@ class Run:
                     if self.log.is_full():
                         clock.reschedule(None)
                         await self.log.room()
-                    clock.reschedule(now() + self.config.idle_timeout)
+                        renewal = 0.0
+                    if now() >= renewal:
+                        renewal = now() + idle / 20
+                        clock.reschedule(renewal + idle)
         except TimeoutError as error:
             raise UpstreamError("upstream_stalled") from error
 
