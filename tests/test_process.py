@@ -54,18 +54,26 @@ async def first_data(response: aiohttp.ClientResponse) -> bytes:
     return line
 
 
+async def first_text(response: aiohttp.ClientResponse) -> None:
+    while b'"type":"text"' not in await response.content.readline():
+        pass
+
+
 async def test_sigterm_lets_a_short_turn_end_and_leaves_a_long_one(server: ServerProcess, model: ModelServer) -> None:
     server.environment["CHATD_DRAIN_TIMEOUT"] = "1"
 
-    async def long(exchange: Exchange) -> None:
+    async def script(exchange: Exchange) -> None:
+        if exchange.request.messages[-1] == ("user", "short"):
+            return await says("a", "b", "c", delay=0.1)(exchange)
         await exchange.start()
         await exchange.text("One")
-        await asyncio.sleep(30)
+        return await asyncio.sleep(30)
 
-    model.play([says("a", "b", "c", delay=0.1), long])
+    model.default = script
     async with serving(server) as chat, chat.streaming("short") as short, chat.streaming("long") as long_one:
         session = json.loads((await first_data(long_one))[6:])["session_id"]
-        await short.content.readany()
+        await first_text(long_one)
+        await first_text(short)
         begun = time.monotonic()
         ending = asyncio.create_task(server.end(signal.SIGTERM))
         assert (await read_all(short))[-1].kind == "done"
@@ -75,7 +83,7 @@ async def test_sigterm_lets_a_short_turn_end_and_leaves_a_long_one(server: Serve
         assert time.monotonic() - begun < 3
     assert "Traceback" not in server.log
 
-    model.play([says(" two")])
+    model.default = says(" two")
     async with serving(server) as chat:
         async with asyncio.timeout(10):
             while (history := await chat.history(session))["message_count"] < 2:
