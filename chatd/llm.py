@@ -8,8 +8,8 @@ import asyncio
 import importlib
 import logging
 import math
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 ANTHROPIC = "https://api.anthropic.com"
 CONNECT_TIMEOUT = 5.0
+END_TIMEOUT = 0.1  # for the end of the body after the last event
 MAX_RETRY_AFTER = 30.0
 RETRIED_STATUSES = {408, 409, 429}
 CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "overloaded"}
@@ -122,13 +123,15 @@ class Llm:
         try:
             async with await self._send(parameters) as response:
                 reply.request_id = response.headers.get("request-id")
-                async for chunk in response.iter_bytes():
+                chunks = response.iter_bytes()
+                async for chunk in chunks:
                     text, failure = read(decoder, reply, chunk)
                     if text is not None:
                         yield text
                     if failure is not None:
                         raise failure
                     if reply.complete:
+                        await finish_reading(chunks)
                         return
         except UpstreamError:
             raise
@@ -187,6 +190,14 @@ class Llm:
         if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
             logger.warning("unexpected failure of the model's stream", exc_info=error)
         return UpstreamError("upstream_cut")
+
+
+async def finish_reading(chunks: AsyncIterator[bytes]) -> None:
+    """Read to the end of the body, if it comes at once: only then can the connection be used again."""
+    with suppress(Exception):
+        async with asyncio.timeout(END_TIMEOUT):
+            async for _ in chunks:
+                pass
 
 
 def is_local(url: str) -> bool:

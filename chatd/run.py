@@ -98,7 +98,7 @@ class Run:
             async with asyncio.timeout(self.config.turn_timeout):
                 return await self._attempts()
         except TimeoutError:
-            return "turn_timeout"
+            return None if self.reply.complete else "turn_timeout"
         except asyncio.CancelledError:
             if not self.stopping:
                 raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -433,6 +434,19 @@ async def test_a_hundred_thousand_small_deltas(chat: Chat, model: ModelServer) -
     model.play([flood])
     received = await chat.stream("hi")
     assert text_of(received) == "".join(pieces)
+
+
+async def test_nobody_waits_for_a_body_that_does_not_end(chat: Chat, model: ModelServer) -> None:
+    async def open_ended(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("Text")
+        await exchange.event("message_stop")
+        await asyncio.sleep(10)
+
+    model.play([open_ended])
+    begun = time.monotonic()
+    assert (await chat.post("hi"))["message"]["content"] == "Text"
+    assert time.monotonic() - begun < 5
 
 
 async def test_a_stream_cut_at_every_byte(chat: Chat, model: ModelServer) -> None:
