@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 MAX_RECOVERIES = 10
+STATUSES = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}  # a turn's state: its message's status
 
 
 class Run:
@@ -221,26 +222,15 @@ class Run:
         for pending in events:
             follow(pieces, pending)
         text = "".join(pieces)
-        saved = bool(text) or (failure is None and self.reply.complete)
-        message_id = self.turn.message_id if saved else None
         state = "failed" if failure else "done" if self.reply.complete else "stopped"
-        status = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}[state]
-        event: dict[str, Any] = {
-            "type": "done",
-            "message_id": message_id,
-            "status": status,
-            "stop_reason": self.reply.stop_reason,
-            "token_usage": self.reply.usage,
-            "length": len(text),
-        }
-        if failure:
-            event = {"type": "error", "error": TEXTS[failure], "code": failure, "message_id": message_id}
+        saved = bool(text) or state == "done"
+        last = self._last_event(failure, STATUSES[state], self.turn.message_id if saved else None, len(text))
         answer = Answer(
             state=state,
             text=text if saved else None,
-            outcome=encode(event),
+            outcome=encode(last),
             last_seq=len(self.log.frames) + len(events) + 1,
-            message_status=status,
+            message_status=STATUSES[state],
             content_blocks=self.reply.content_blocks(),
             model=self.reply.model or self.config.model,
             stop_reason=self.reply.stop_reason,
@@ -248,4 +238,16 @@ class Run:
             upstream_id=self.reply.request_id,
             first_content_at=self.first_content_at,
         )
-        return answer, event
+        return answer, last
+
+    def _last_event(self, failure: str | None, status: str, message_id: str | None, length: int) -> dict[str, Any]:
+        if failure:
+            return {"type": "error", "error": TEXTS[failure], "code": failure, "message_id": message_id}
+        return {
+            "type": "done",
+            "message_id": message_id,
+            "status": status,
+            "stop_reason": self.reply.stop_reason,
+            "token_usage": self.reply.usage,
+            "length": length,
+        }

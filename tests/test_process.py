@@ -101,6 +101,10 @@ async def test_no_word_of_content_or_key_is_logged(server: ServerProcess, model:
     async with serving(server) as chat:
         answer = await chat.post("canary-prompt")
         await chat.post("canary-prompt", answer["session_id"], status=502)
+        reader, writer = await asyncio.open_connection("127.0.0.1", chat.client._base_url.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\x01\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
     assert "POST /agent/chat" in server.log
     assert "canary" not in server.log
 
