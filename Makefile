@@ -12,7 +12,7 @@ help: ## say what there is to make
 
 .PHONY: run
 run: .venv/standalone ## serve on http://127.0.0.1:8000 with an embedded PostgreSQL and a small local model
-	@exec $(BIN)/chatd serve
+	@CHATD_LOG_FORMAT=$${CHATD_LOG_FORMAT:-text} exec $(BIN)/chatd serve
 
 .PHONY: test
 test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local model

@@ -24,7 +24,7 @@ from chatd.errors import ConfigError, StartError
 from chatd.keys import LLM
 from chatd.llm import ANTHROPIC
 from chatd.local_model import find_model
-from chatd.logs import set_up_logging
+from chatd.logs import choose_format, set_up_logging
 
 logger = logging.getLogger("chatd")
 
@@ -146,7 +146,7 @@ def announce(config: Config, runner: web.AppRunner) -> None:
         return
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     logger.info("listening on http://%s:%d", host, address[1])
-    if sys.stderr.isatty():
+    if choose_format(config.log_format) == "text":
         logger.info(TRY.format(url=f"http://{host}:{address[1]}"))
 
 

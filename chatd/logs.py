@@ -38,10 +38,14 @@ class NoBadRequests(logging.Filter):
         return True
 
 
+def choose_format(given: str | None) -> str:
+    return given or ("text" if sys.stderr.isatty() else "json")
+
+
 def set_up_logging(level: str, style: str | None) -> None:
     """Log to standard error."""
     handler = logging.StreamHandler()
-    if (style or ("text" if sys.stderr.isatty() else "json")) == "json":
+    if choose_format(style) == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
