@@ -5,16 +5,17 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
+from chatd.background import background
 from chatd.config import Config
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import chat, health, history, sessions, stream
-from chatd.journal import open_journal
+from chatd.journal import Journal
 from chatd.keys import CONFIG, JOURNAL, LLM, REPO, TURNS
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
 from chatd.middlewares import add_request_id, authenticate, request_id
-from chatd.recovery import hold_boot_id, open_recovery
+from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
 from chatd.turns import Turns
 
@@ -68,11 +69,9 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
     config, repo = app[CONFIG], app[REPO]
     with hold_boot_id(config.data_dir) as boot_id:
-        async with (
-            open_journal(repo, config.flush_interval) as journal,
-            open_recovery(Turns(config, repo, journal, app[LLM], boot_id), config.data_dir) as recovery,
-        ):
-            app[JOURNAL], app[TURNS] = journal, recovery.turns
+        journal = app[JOURNAL] = Journal(repo, config.flush_interval)
+        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id)
+        async with background(journal.run()), background(Recovery(turns, config.data_dir).run()):
             yield
 
 

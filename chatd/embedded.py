@@ -22,6 +22,7 @@ from pathlib import Path
 
 import asyncpg
 
+from chatd.background import background
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
@@ -75,12 +76,10 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
         with socket_directory(directory) as sockets:
             postgres = Postgres(directory, sockets)
             await postgres.start((*SETTINGS, *settings))
-            keeper = asyncio.create_task(postgres.keep((*SETTINGS, *settings)))
             try:
-                yield postgres.dsn()
+                async with background(postgres.keep((*SETTINGS, *settings))):
+                    yield postgres.dsn()
             finally:
-                keeper.cancel()
-                await asyncio.gather(keeper, return_exceptions=True)
                 await postgres.stop()
 
 

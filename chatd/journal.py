@@ -7,8 +7,7 @@ no queue, no copy, nothing that a slow one could hold up.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -255,14 +254,3 @@ class Journal:
                     logger.warning("database back")
                 self.away = False
                 return result
-
-
-@asynccontextmanager
-async def open_journal(repo: Repo, flush_interval: float) -> AsyncIterator[Journal]:
-    journal = Journal(repo, flush_interval)
-    task = asyncio.create_task(journal.run())
-    try:
-        yield journal
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -9,8 +9,8 @@ import fcntl
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from chatd.errors import Unavailable
@@ -100,14 +100,3 @@ class Recovery:
         while page := await self.repo.list_events(turn.id, len(events), PAGE):
             events += page
         return events
-
-
-@asynccontextmanager
-async def open_recovery(turns: Turns, data_dir: Path) -> AsyncIterator[Recovery]:
-    recovery = Recovery(turns, data_dir)
-    task = asyncio.create_task(recovery.run())
-    try:
-        yield recovery
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
