@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import errno
-import gc
 import logging
 import os
 import signal
@@ -15,16 +14,16 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from chatd import __version__
+from chatd import __version__, crash
 from chatd.app import create_app
-from chatd.config import Config, read_config
+from chatd.config import ANONYMOUS_IS_LOCAL, Config, is_loopback, read_config
 from chatd.database import open_database
 from chatd.embedded import find_binaries
 from chatd.errors import ConfigError, StartError
-from chatd.keys import LLM
 from chatd.llm import ANTHROPIC
 from chatd.local_model import find_model
 from chatd.logs import choose_format, set_up_logging
+from chatd.systemd import notify, passed_socket
 
 logger = logging.getLogger("chatd")
 
@@ -68,6 +67,7 @@ async def migrate(config: Config) -> None:
 
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Settings come from the environment: see the README."""
+    crash.arm(config.crash_point)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -87,6 +87,7 @@ async def serve(config: Config) -> None:
             starting.result()
         await stopping
         logger.info("shutting down")
+        notify(config.notify_socket, "STOPPING=1")
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
@@ -94,12 +95,11 @@ async def serve(config: Config) -> None:
 
 
 async def start(config: Config, runner: web.AppRunner) -> None:
-    """Open everything, listen, and get ready for the first turn."""
+    """Open everything and listen."""
     await runner.setup()
     await listen(config, runner)
     announce(config, runner)
-    await runner.app[LLM].warm_up()
-    gc.freeze()  # the SDK's hundred thousand objects: to go through them again and again stops the loop for 0.1 s
+    notify(config.notify_socket, "READY=1")
 
 
 def check_installed(config: Config, *, model: bool = True) -> None:
@@ -116,7 +116,9 @@ def check_installed(config: Config, *, model: bool = True) -> None:
 
 async def listen(config: Config, runner: web.AppRunner) -> None:
     try:
-        if config.socket is not None:
+        if config.listen_fds:
+            await web.SockSite(runner, take_socket(config), backlog=BACKLOG).start()
+        elif config.socket is not None:
             refuse_used(config.socket)
             await web.UnixSite(runner, config.socket, backlog=BACKLOG).start()
         else:
@@ -125,6 +127,18 @@ async def listen(config: Config, runner: web.AppRunner) -> None:
         port = f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
         where = f"CHATD_SOCKET: {config.socket}" if config.socket else port
         raise StartError(f"{where}: can't listen there: {error.strerror or error}") from error
+
+
+def take_socket(config: Config) -> socket.socket:
+    """Return the socket that systemd passes; raises ConfigError for one that is none, or that the world can reach."""
+    if config.listen_fds != 1:
+        raise ConfigError(f"LISTEN_FDS: {config.listen_fds} sockets are passed, chatd takes one")
+    passed = passed_socket()
+    if passed.family in (socket.AF_INET, socket.AF_INET6) and not config.allow_anonymous:
+        host = passed.getsockname()[0]
+        if not is_loopback(host):
+            raise ConfigError(f"the passed socket: {host} is reachable from outside; {ANONYMOUS_IS_LOCAL}")
+    return passed
 
 
 def refuse_used(path: Path) -> None:

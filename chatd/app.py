@@ -11,12 +11,16 @@ from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import chat, health, history, sessions, stream
 from chatd.journal import Journal
-from chatd.keys import CONFIG, JOURNAL, LLM, REPO, TURNS
+from chatd.keys import CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
 from chatd.middlewares import add_request_id, authenticate, request_id
+from chatd.mirrors import Mirrors
+from chatd.notices import listen
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
+from chatd.sweeps import sweep
+from chatd.systemd import keep_notifying
 from chatd.turns import Turns
 
 MAX_BODY = 256 << 10
@@ -26,6 +30,7 @@ ROUTES = [
     web.post("/agent/chat/stream", chat.post_stream),
     web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
     web.get("/agent/chat/history/{session_id}", history.get_history),
+    web.post("/agent/chat/stop/{session_id}", chat.post_stop),
     web.post("/agent/session", sessions.post_session),
     web.get("/agent/sessions", sessions.get_sessions),
     web.get("/agent/session/{session_id}", sessions.get_session),
@@ -43,7 +48,7 @@ def create_app(config: Config) -> web.Application:
     app.add_routes(ROUTES)
     app.on_response_prepare.append(add_request_id)
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([database_context, model_context, turns_context])
+    app.cleanup_ctx.extend([model_context, database_context, turns_context])
     return app
 
 
@@ -58,11 +63,12 @@ async def database_context(app: web.Application) -> AsyncIterator[None]:
 async def model_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     async with open_local_model(config) if config.is_local_model else nullcontext() as local:
-        app[LLM] = Llm(config, local)
+        llm = app[LLM] = Llm(config, local)
         try:
-            yield
+            async with background(llm.warm_up()):
+                yield
         finally:
-            await app[LLM].close()
+            await llm.close()
 
 
 @asynccontextmanager
@@ -71,10 +77,25 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
     with hold_boot_id(config.data_dir) as boot_id:
         journal = app[JOURNAL] = Journal(repo, config.flush_interval)
         turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id)
-        async with background(journal.run()), background(Recovery(turns, config.data_dir).run()):
+        mirrors = app[MIRRORS] = Mirrors(repo, turns)
+        recovery = Recovery(turns, config.data_dir)
+        notices = {
+            "stop": turns.hear_stop,
+            "follow": turns.hear_follow,
+            "events": mirrors.hear_events,
+            "orphans": recovery.hear_orphans,
+        }
+        async with (
+            background(journal.run()),
+            background(listen(repo, notices)),
+            background(recovery.run()),
+            background(sweep(repo, config.event_retention)),
+            background(keep_notifying(config.notify_socket, config.watchdog, turns.describe)),
+        ):
             yield
 
 
 async def drain(app: web.Application) -> None:
-    """Let running turns end before the connections that wait for them are closed."""
+    """Let go of all streams before the connections that wait for them are closed; first, let running turns end."""
+    await app[MIRRORS].close()
     await app[TURNS].drain()

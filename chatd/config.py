@@ -15,7 +15,11 @@ Parse = Callable[[str], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the environment says; secrets are kept out of the representation."""
+    """What the environment says; secrets are kept out of the representation.
+
+    `crash_point` is for the fault suite. The last three are systemd's: how many sockets it passes, where it hears of
+    the service's state, and the seconds within which it wants to be told that the service is alive.
+    """
 
     database_url: str | None = field(default=None, repr=False)
     data_dir: Path
@@ -38,10 +42,15 @@ class Config:
     heartbeat: float = 15.0
     write_timeout: float = 20.0
     drain_timeout: float = 5.0
+    event_retention: float = 86_400.0
     auth: str = "none"
     allow_anonymous: bool = False
     log_level: str = "info"
     log_format: str | None = None
+    crash_point: str | None = None
+    listen_fds: int = 0
+    notify_socket: str | None = None
+    watchdog: float | None = None
 
     @property
     def is_local_model(self) -> bool:
@@ -111,11 +120,15 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_HEARTBEAT": ("heartbeat", seconds(0.05, 3600)),
     "CHATD_WRITE_TIMEOUT": ("write_timeout", seconds(0.05, 3600)),
     "CHATD_DRAIN_TIMEOUT": ("drain_timeout", seconds(0, 3600)),
+    "CHATD_EVENT_RETENTION": ("event_retention", seconds(0, 10 * 365 * 86_400)),
     "CHATD_AUTH": ("auth", one_of("none")),
     "CHATD_ALLOW_ANONYMOUS": ("allow_anonymous", lambda text: one_of("0", "1")(text) == "1"),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
+    "CHATD_CRASH_POINT": ("crash_point", str),
+    "NOTIFY_SOCKET": ("notify_socket", str),
 }
+ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
 SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY")
 
 
@@ -130,11 +143,25 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
                 values[key] = parse(text)
         except (ValueError, OSError) as error:
             mistakes.append(f"{name}{describe(error)}")
-    config = Config(**values)
+    config = Config(**values, **read_systemd(environ))
     mistakes += check_listening(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
+
+
+def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return what systemd says to this process, and not to one that it has inherited the environment from.
+
+    https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
+    """
+    own = str(os.getpid())
+    fds = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
+    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
+    return {
+        "listen_fds": int(fds) if fds.isdecimal() else 0,
+        "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+    }
 
 
 def describe(error: ValueError | OSError) -> str:
@@ -161,9 +188,9 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
 def check_listening(config: Config) -> list[str]:
     """Without tokens anyone who reaches the port may read everything: not beyond this host, unless told so."""
-    if config.socket or config.allow_anonymous or is_loopback(config.host):
-        return []
-    return [f"CHATD_HOST: {config.host} is reachable from outside; with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"]
+    if config.listen_fds or config.socket or config.allow_anonymous or is_loopback(config.host):
+        return []  # a socket that is passed is looked at when it is taken
+    return [f"CHATD_HOST: {config.host} is reachable from outside; {ANONYMOUS_IS_LOCAL}"]
 
 
 def is_loopback(host: str) -> bool:

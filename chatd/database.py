@@ -11,10 +11,10 @@ import asyncpg
 import backoff
 
 from chatd.config import Config
+from chatd.connections import AWAY
 from chatd.embedded import open_postgres
 from chatd.errors import ConfigError, StartError
 from chatd.migrate import migrate
-from chatd.repo import AWAY
 
 logger = logging.getLogger(__name__)
 

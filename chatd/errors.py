@@ -82,6 +82,12 @@ class TurnInProgress(ChatdError):
     detail = "The session is still answering the message before."
 
 
+class IdempotencyMismatch(ChatdError):
+    status = 422
+    code = "idempotency_mismatch"
+    detail = "This Idempotency-Key came with another request before."
+
+
 class UpstreamFailed(ChatdError):
     status = 502
     code = "upstream_failed"
@@ -106,6 +112,10 @@ class InDoubt(Unavailable):
     def __init__(self, backend: int) -> None:
         super().__init__()
         self.backend = backend
+
+
+class KeyTaken(Exception):
+    """Another request has used this idempotency key."""
 
 
 HTTP_ERRORS: dict[int, type[ChatdError]] = {

@@ -1,48 +1,48 @@
 """Group commit: the events of all running turns go to the database together, and only then to their readers.
 
-A turn adds pieces to its Log. The journal commits at once when nothing is being committed, else after
-`flush_interval`; what gathers meanwhile for a turn becomes one event. A reader holds an index into the log's frames:
-no queue, no copy, nothing that a slow one could hold up.
+A turn adds pieces to its log. The journal commits at once when nothing is being committed, else after
+`flush_interval`; what gathers meanwhile for a turn becomes one event.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
+from chatd.crash import crash_point
 from chatd.errors import Unavailable
+from chatd.log import Log
 from chatd.models import Turn
 from chatd.repo import Repo
-from chatd.sse import encode, frame
+from chatd.sse import encode
 
 logger = logging.getLogger(__name__)
 
 MAX_TURN_PENDING = 1 << 20  # characters that a turn may have uncommitted before its upstream is no longer read
 MAX_PENDING = 64 << 20  # characters, all turns together
 MAX_TEXT = 1 << 16  # characters an event, so that a client need not hold a line of any length
-MAX_WRITE = 1 << 18  # bytes, or one frame: one that catches up is not given all of a long answer at once
 MAX_BATCH = 4 << 20  # characters a statement, unless a single turn has more
 ROOM_POLL = 0.05  # seconds
 MAX_RETRY_DELAY = 1.0  # seconds between two tries while the database is away
+FOLLOWED = 10.0  # seconds for which a process that follows a turn is told of its events, once it has asked
 
 
 class Lost(Exception):
     """The turn is not this process's any more: another one took it over, or its session was deleted."""
 
 
-class Log:
-    """The events of one turn that this process runs: committed ones as frames, newer ones pending."""
+class PendingLog(Log):
+    """The log of a turn that runs here: also what is not yet committed."""
 
     def __init__(self, turn: Turn, journal: "Journal") -> None:
-        self.turn, self.journal = turn, journal
-        self.frames: list[bytes] = []
-        self.text: list[str] = []  # committed
+        super().__init__(turn)
+        self.journal = journal
         self.pending: list[dict[str, Any] | str] = []  # text pieces, and other events between them
         self.pending_size = 0
-        self.ended = self.lost = False
-        self.readers: set[Reader] = set()
         self.flushed = asyncio.Event()
+        self.followed_until = 0.0  # by the loop's clock
 
     def add_text(self, piece: str) -> None:
         self.pending.append(piece)
@@ -62,20 +62,9 @@ class Log:
             events += text_events("".join(run)) if is_text else run  # type: ignore[arg-type]
         return events
 
-    def committed(self, data: str, event: dict[str, Any]) -> None:
-        """Show an event that is on disk."""
-        self.frames.append(frame(self.turn.id, len(self.frames) + 1, data))
-        follow(self.text, event)
-
     def end(self, *, lost: bool = False) -> None:
-        """Let the readers end: after the last frame, which tells the end unless the turn is lost to this process."""
-        self.ended, self.lost = True, self.lost or lost
+        super().end(lost=lost)
         self.flushed.set()
-        self.wake()
-
-    def wake(self) -> None:
-        for reader in self.readers:
-            reader.wake()
 
     async def withdraw(self) -> list[dict[str, Any]]:
         """Take what is pending out of the journal, for the statement that ends the turn; raises Lost."""
@@ -96,51 +85,16 @@ class Log:
     def is_full(self) -> bool:
         return self.pending_size > MAX_TURN_PENDING or self.journal.pending_size > MAX_PENDING
 
-
-def follow(text: list[str], event: dict[str, Any]) -> None:
-    """Add to a text, in pieces, what an event does to it."""
-    if event["type"] == "reset":
-        text.clear()
-    if event["type"] in {"text", "reset"}:
-        text.append(event["text"])
+    def follow(self) -> None:
+        """Another process follows this turn, for a while."""
+        self.followed_until = asyncio.get_running_loop().time() + FOLLOWED
 
 
 def text_events(text: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text[at : at + MAX_TEXT]} for at in range(0, len(text), MAX_TEXT)]
 
 
-class Reader:
-    """A place in a log: `read` returns what came after it."""
-
-    def __init__(self, log: Log, index: int) -> None:
-        self.log, self.index = log, index
-        self.waiter: asyncio.Future[None] | None = None
-
-    async def read(self) -> bytes | None:
-        """Return the next frames, empty bytes when something else woke the reader, None at the end."""
-        if self.index >= len(self.log.frames) and not self.log.ended:
-            await self._wait()
-        frames, size, first = self.log.frames, 0, self.index
-        while self.index < len(frames) and size < MAX_WRITE:
-            size += len(frames[self.index])
-            self.index += 1
-        return b"".join(frames[first : self.index]) if size or not self.log.ended else None
-
-    async def _wait(self) -> None:
-        self.waiter = asyncio.get_running_loop().create_future()
-        self.log.readers.add(self)
-        try:
-            await self.waiter
-        finally:
-            self.log.readers.discard(self)
-            self.waiter = None
-
-    def wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-
-Row = tuple[Log, int, str, dict[str, Any]]  # a log, the event's number, its JSON, the event
+Row = tuple[PendingLog, int, str, dict[str, Any]]  # a log, the event's number, its JSON, the event
 
 
 class Journal:
@@ -148,19 +102,19 @@ class Journal:
 
     def __init__(self, repo: Repo, flush_interval: float) -> None:
         self.repo, self.flush_interval = repo, flush_interval
-        self.changed: dict[Log, None] = {}  # an ordered set
-        self.writing: set[Log] = set()
+        self.changed: dict[PendingLog, None] = {}  # an ordered set
+        self.writing: set[PendingLog] = set()
         self.pending_size = 0
         self.wake = asyncio.Event()
         self.away = False
 
-    def add(self, log: Log, size: int) -> None:
+    def add(self, log: PendingLog, size: int) -> None:
         self.pending_size += size
         if log not in self.changed:
             self.changed[log] = None
             self.wake.set()
 
-    def withdraw(self, log: Log) -> list[dict[str, Any]]:
+    def withdraw(self, log: PendingLog) -> list[dict[str, Any]]:
         self.changed.pop(log, None)
         events = log.take()
         self._settle(log)
@@ -204,7 +158,9 @@ class Journal:
 
     async def commit(self, rows: list[Row]) -> None:
         """Write rows, however long the database is away, then show them; a turn that is lost is ended instead."""
+        crash_point("before_append")
         lost = await self.insist(lambda: self._write(rows)) if rows else set()
+        crash_point("after_append")
         for log, _, data, event in rows:
             if log not in lost:
                 log.committed(data, event)
@@ -215,14 +171,22 @@ class Journal:
                 log.end(lost=True)
             log.flushed.set()
             log.wake()
+        await self.tell_followers(written)
 
-    def _settle(self, log: Log) -> None:
+    async def tell_followers(self, logs: Iterable[PendingLog]) -> None:
+        """Let the processes whose readers follow these turns look at once; they look anyway, a little later."""
+        now = asyncio.get_running_loop().time()
+        if followed := [log.turn.id for log in logs if log.followed_until > now]:
+            with suppress(Unavailable):
+                await self.repo.notify("events", followed)
+
+    def _settle(self, log: PendingLog) -> None:
         """Count again what is pending."""
         left = sum(len(item) for item in log.pending if isinstance(item, str))
         self.pending_size -= log.pending_size - left
         log.pending_size = left
 
-    async def _write(self, rows: list[Row]) -> set[Log]:
+    async def _write(self, rows: list[Row]) -> set[PendingLog]:
         """Return the logs whose turn is lost: an event of theirs is not in the database, or another one is."""
         written = await self.repo.append_events(
             [(log.turn.id, log.turn.epoch, seq, data) for log, seq, data, _ in rows]

@@ -5,6 +5,7 @@ import logging
 from importlib.resources import files
 from typing import Any
 
+from chatd.crash import crash_point
 from chatd.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -61,4 +62,5 @@ async def apply(conn: Any, name: str, sql: str) -> None:
     logger.info("migrating: %s", name)
     async with conn.transaction():
         await conn.execute(sql)
+        crash_point("before_migration_commit")
         await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

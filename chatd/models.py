@@ -1,10 +1,29 @@
 """What the database holds, as frozen records, and how ids are made."""
 
+import hashlib
+import json
 import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+
+def new_turn(session_id: str | None) -> "Turn":
+    """Return the turn that is about to begin in a session, or in a new one."""
+    return Turn(
+        id=new_id("turn"),
+        session_id=session_id or new_id("sess"),
+        user_message_id=new_id("msg"),
+        message_id=new_id("msg"),
+        state="running",
+        attempt=1,
+        epoch=1,
+        recoveries=0,
+        stop_requested=False,
+        last_seq=None,
+        outcome=None,
+    )
 
 
 def new_id(prefix: str) -> str:
@@ -41,6 +60,22 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asks for: an answer to a message, in a session or (None) a new one; once for each `key`."""
+
+    owner: str
+    session_id: str | None
+    character_id: int
+    message: str
+    key: str | None = None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Return the SHA-256 of what the same key has to come with again."""
+        return hashlib.sha256(json.dumps([self.session_id, self.character_id, self.message]).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """A turn's row: `outcome` is the JSON of its last event, whose number is `last_seq`; None while it runs."""
 
@@ -52,6 +87,7 @@ class Turn:
     attempt: int
     epoch: int
     recoveries: int
+    stop_requested: bool
     last_seq: int | None
     outcome: str | None
 

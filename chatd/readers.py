@@ -3,60 +3,66 @@
 import asyncio
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from chatd.errors import Unavailable
-from chatd.journal import Reader
+from chatd.log import Reader
+from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode, frame
-from chatd.turns import Turns
 
 CURSOR = re.compile(r"(turn-[0-9a-f]{32})\.([0-9]{1,18})")
 PAGE = 256  # events a query
-POLL = 0.5  # seconds between two looks at a turn that another process runs
+RETRY = 0.5  # seconds between two tries to reach the database
 
 
 class Source(Protocol):
-    """Where frames come from: `read` returns some, empty bytes after `wake`, or None at the end."""
+    """Where frames come from: `read` returns some, empty bytes after `wake`, or None at the end.
 
+    `lost` tells then that it is not the turn's end: the client is to come back.
+    """
+
+    @property
+    def lost(self) -> bool: ...
     async def read(self) -> bytes | None: ...
     def wake(self) -> None: ...
+    def close(self) -> None: ...
 
 
-class Tail:
-    """A source that reads a turn's events from the database: the turn has ended, or runs elsewhere."""
+class Replay:
+    """A source that reads the events of an ended turn from the database; they may be swept meanwhile."""
 
     def __init__(self, repo: Repo, turn: Turn, seq: int) -> None:
         self.repo, self.turn, self.seq = repo, turn, seq
         self.woken = asyncio.Event()
+        self.lost = False
 
     def wake(self) -> None:
         self.woken.set()
 
+    def close(self) -> None:
+        """Do nothing: nobody counts the readers of an ended turn."""
+
     async def read(self) -> bytes | None:
         while not self.woken.is_set():
             try:
-                if frames := await self._frames():
-                    return frames
-                if self.turn.state != "running":
-                    return None
-                await self._refresh()
+                return await self._frames()
             except Unavailable:
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(RETRY)
         self.woken.clear()
         return b""
 
-    async def _frames(self) -> bytes:
+    async def _frames(self) -> bytes | None:
+        if self.seq == self.turn.last_seq:
+            return None
         rows = await self.repo.list_events(self.turn.id, self.seq, PAGE)
-        self.seq = rows[-1][0] if rows else self.seq
+        if not rows or rows[0][0] != self.seq + 1:
+            self.lost = True
+            return None
+        self.seq = rows[-1][0]
         return b"".join(frame(self.turn.id, seq, data) for seq, data in rows)
-
-    async def _refresh(self) -> None:
-        await asyncio.sleep(POLL)
-        turn = await self.repo.find_turn(self.turn.session_id, self.turn.id)
-        self.turn = turn or replace(self.turn, state="failed")  # deleted with its session
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class Place:
     source: Source
 
 
-async def locate(repo: Repo, turns: Turns, owner: str, session_id: str, cursor: str | None) -> Place | None:
+async def locate(repo: Repo, mirrors: Mirrors, owner: str, session_id: str, cursor: str | None) -> Place | None:
     """Return where a client with this cursor goes on, None where there is nothing (more) for it.
 
     Raises NotFound, Unavailable.
@@ -77,15 +83,22 @@ async def locate(repo: Repo, turns: Turns, owner: str, session_id: str, cursor: 
     if latest is None or (cursor is None and latest.state != "running"):
         return None
     if cursor is None:
-        return Place(b"", source_of(repo, turns, latest, 0))
+        return Place(b"", source_of(repo, mirrors, latest, 0))
     if (found := await find(repo, latest, cursor)) is None:
-        return await reset(repo, turns, latest)
+        return await reset(repo, mirrors, latest)
     turn, seq = found
     if turn.last_seq == seq:
         return None
-    if not await is_there(repo, turns, turn, seq):
-        return await reset(repo, turns, latest)
-    return Place(b"", source_of(repo, turns, turn, seq))
+    if seq == 0 or not await is_there(repo, turn, seq):
+        return await reset(repo, mirrors, latest)
+    return Place(b"", source_of(repo, mirrors, turn, seq))
+
+
+async def locate_start(repo: Repo, mirrors: Mirrors, turn: Turn) -> Place:
+    """Return the place before a turn's first event, or what stands for it once the events are swept."""
+    if turn.state == "running" or await is_there(repo, turn, 0):
+        return Place(b"", source_of(repo, mirrors, turn, 0))
+    return await reset(repo, mirrors, turn)
 
 
 async def find(repo: Repo, latest: Turn, cursor: str) -> tuple[Turn, int] | None:
@@ -98,33 +111,38 @@ async def find(repo: Repo, latest: Turn, cursor: str) -> tuple[Turn, int] | None
     return (turn, seq) if turn else None
 
 
-async def is_there(repo: Repo, turns: Turns, turn: Turn, seq: int) -> bool:
-    """Tell whether the events up to `seq` were published and the next ones can still be read."""
-    if run := turns.running.get(turn.id):
-        return 0 < seq <= len(run.log.frames)
+async def is_there(repo: Repo, turn: Turn, seq: int) -> bool:
+    """Tell whether the event `seq` of a running turn was published, or the one behind it in an ended turn is kept."""
     if turn.last_seq is None:
-        return seq > 0 and len(await repo.list_events(turn.id, seq - 1, 1)) == 1
+        return len(await repo.list_events(turn.id, seq - 1, 1)) == 1
     next_event = await repo.list_events(turn.id, seq, 1)
-    return 0 < seq < turn.last_seq and bool(next_event) and next_event[0][0] == seq + 1
+    return seq < turn.last_seq and bool(next_event) and next_event[0][0] == seq + 1
 
 
-def source_of(repo: Repo, turns: Turns, turn: Turn, seq: int) -> Source:
-    if run := turns.running.get(turn.id):
-        return Reader(run.log, seq)
-    return Tail(repo, turn, seq)
+def source_of(repo: Repo, mirrors: Mirrors, turn: Turn, seq: int) -> Source:
+    return Reader(mirrors.log_of(turn), seq) if turn.state == "running" else Replay(repo, turn, seq)
 
 
-async def reset(repo: Repo, turns: Turns, turn: Turn) -> Place:
+async def reset(repo: Repo, mirrors: Mirrors, turn: Turn) -> Place:
     """Return a place that begins with all of the turn's text so far, then goes on to its end."""
-    if run := turns.running.get(turn.id):
-        seq = len(run.log.frames)
-        return Place(reset_frame(turn, seq, "".join(run.log.text)), Reader(run.log, seq))
     if turn.last_seq is None or turn.outcome is None:
         text, seq = await read_text(repo, turn)
-        return Place(reset_frame(turn, seq, text), Tail(repo, turn, seq))
+        return Place(reset_frame(turn, seq, text), source_of(repo, mirrors, turn, seq))
     message = await repo.find_message(turn.session_id, turn.message_id)
     first = reset_frame(turn, turn.last_seq - 1, message.content if message else "")
-    return Place(first + frame(turn.id, turn.last_seq, turn.outcome), Tail(repo, turn, turn.last_seq))
+    return Place(first + frame(turn.id, turn.last_seq, turn.outcome), Replay(repo, turn, turn.last_seq))
+
+
+async def wait_for_end(mirrors: Mirrors, turn: Turn) -> Turn:
+    """Return a turn as it ended, or as it runs when it can't be waited for here any more."""
+    if turn.state != "running":
+        return turn
+    reader = Reader(mirrors.log_of(turn), 0)
+    try:
+        await reader.log.over.wait()
+    finally:
+        reader.close()
+    return reader.log.turn
 
 
 def reset_frame(turn: Turn, seq: int, text: str) -> bytes:

@@ -9,12 +9,11 @@ import fcntl
 import logging
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chatd.errors import Unavailable
-from chatd.models import Turn
 from chatd.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ RENEWAL = 5.0  # seconds; a lease lasts 20
 PATIENCE = 2  # renewals
 UUID = re.compile(r"[0-9a-f-]{36}")
 CLAIMS = 100  # turns taken over at a time
-PAGE = 1000  # events a query
 BOOTS = "boots"
 
 
@@ -60,8 +58,11 @@ def is_free(path: Path) -> bool:
 
 class Recovery:
     def __init__(self, turns: Turns, data_dir: Path) -> None:
-        self.turns, self.repo, self.boot_id = turns, turns.repo, turns.boot_id
-        self.data_dir = data_dir
+        self.turns, self.repo, self.data_dir = turns, turns.repo, data_dir
+        self.orphans = asyncio.Event()  # another process has let go of turns
+
+    def hear_orphans(self, _: Sequence[str]) -> None:
+        self.orphans.set()
 
     async def run(self) -> None:
         """Renew what is run here and take over what is orphaned, for ever.
@@ -71,7 +72,7 @@ class Recovery:
         patience = 0
         while True:
             try:
-                await self.repo.renew_leases(list(self.turns.running), self.boot_id)
+                await self.turns.renew()
                 if not patience:
                     await self.claim()
                 patience = max(0, patience - 1)
@@ -79,24 +80,21 @@ class Recovery:
                 patience = PATIENCE
             except Exception:
                 logger.exception("leases can't be kept")
-            await asyncio.sleep(RENEWAL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.orphans.wait(), RENEWAL)
+            self.orphans.clear()
 
     async def claim(self) -> None:
         """Take over the turns of dead processes and go on with them."""
         dead = dead_boots(self.data_dir)
         more = True
-        while more:
+        while more and not self.turns.draining:
             own = list(self.turns.running)
-            turns = await self.repo.claim_turns(self.boot_id, list(dead), CLAIMS, own)
+            turns = await self.repo.claim_turns(self.turns.boot_id, list(dead), CLAIMS, own)
             for turn in turns:
                 logger.info("going on with %s of session %s", turn.id, turn.session_id)
-                self.turns.resume(turn, await self.read_events(turn))
+                await self.turns.take_over(turn)
             more = len(turns) == CLAIMS
-        for path in dead.values():
-            path.unlink(missing_ok=True)
-
-    async def read_events(self, turn: Turn) -> list[tuple[int, str]]:
-        events: list[tuple[int, str]] = []
-        while page := await self.repo.list_events(turn.id, len(events), PAGE):
-            events += page
-        return events
+        if not self.turns.draining:
+            for path in dead.values():
+                path.unlink(missing_ok=True)

@@ -1,116 +1,28 @@
 """The only place that queries: a method a statement, named like its file in sql/queries; the rest composes them."""
 
-import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 import asyncpg
 
-from chatd.errors import CharacterForbidden, InDoubt, NotFound, TurnInProgress, Unavailable
-from chatd.models import Answer, Message, Session, Turn
+from chatd.connections import QUERIES, Connection, Connections, open_pool
+from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress
+from chatd.models import Answer, Message, Session, Turn, TurnRequest
 
-Connection = Any  # asyncpg ships no types
-
-ACQUIRE_TIMEOUT = 2.0
-STATEMENT_TIMEOUT = 5.0
-# What a database that is away, starting, stopping, full, frozen or overloaded makes asyncpg raise.
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-SETTINGS = {
-    "application_name": "chatd",
-    "synchronous_commit": "on",  # the promise: on disk before on screen
-    "jit": "off",
-    "lock_timeout": "4s",
-    "idle_in_transaction_session_timeout": "10s",
-}
-QUERIES = {
-    file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
-    for file in (files("chatd.sql") / "queries").iterdir()
-}
-
-
-async def set_codecs(conn: Connection) -> None:
-    await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
-
-
-async def keep_session(_conn: Connection) -> None:
-    """Skip asyncpg's reset on release: nothing here changes a connection's session, and it costs a round trip."""
+MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
 
 
 @asynccontextmanager
 async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
-    """Open a pool of at most `pool_size` connections."""
-    pool = await asyncpg.create_pool(
-        dsn,
-        min_size=pool_size,  # a new connection in the middle of things costs 10 ms
-        max_size=pool_size,
-        command_timeout=STATEMENT_TIMEOUT,
-        timeout=ACQUIRE_TIMEOUT,
-        init=set_codecs,
-        reset=keep_session,
-        server_settings=SETTINGS,
-    )
-    try:
-        yield Repo(pool)
-    finally:
-        try:
-            await asyncio.wait_for(pool.close(), STATEMENT_TIMEOUT)
-        except TimeoutError:
-            pool.terminate()
+    async with open_pool(dsn, pool_size) as pool:
+        yield Repo(pool, dsn)
 
 
-class Repo:
-    """The database. Every method raises Unavailable where it can't be reached or does not answer in time."""
-
-    def __init__(self, pool: Any) -> None:
-        self.pool = pool
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        task, backend = asyncio.current_task(), None
-        cancelling = task.cancelling() if task else 0
-        try:
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
-                backend = conn.get_server_pid()
-                try:
-                    yield conn
-                except asyncpg.InterfaceError as error:
-                    if not conn.is_closed():  # used wrongly, which no waiting mends
-                        raise RuntimeError(str(error)) from error
-                    raise
-        except AWAY as error:
-            if task and task.cancelling() > cancelling:  # asyncpg's own troubles while it was cancelled
-                raise asyncio.CancelledError from error
-            raise (InDoubt(backend) if backend else Unavailable()) from error
-
-    async def _all(self, query: str, *values: Any) -> list[Any]:
-        async with self.connection() as conn:
-            rows: list[Any] = await conn.fetch(QUERIES[query], *values)
-        return rows
-
-    async def _one(self, query: str, *values: Any) -> Any:
-        async with self.connection() as conn:
-            return await conn.fetchrow(QUERIES[query], *values)
-
-    async def ping(self) -> None:
-        async with self.connection() as conn:
-            await conn.execute("SELECT 1")
+class Repo(Connections):
+    """What chatd asks of the database, in its own words."""
 
     # Sessions
 
@@ -167,46 +79,49 @@ class Repo:
 
     # Turns
 
-    async def begin_turn(
-        self,
-        session_id: str,
-        owner: str,
-        character_id: int,
-        content: str,
-        turn: Turn,
-        boot_id: uuid.UUID,
-        start: str,
-        *,
-        new_session: bool,
-    ) -> Turn:
-        """Begin a turn in one transaction, in a session that it makes where `new_session` says so.
+    async def begin_turn(self, request: TurnRequest, turn: Turn, boot_id: uuid.UUID, start: str) -> None:
+        """Begin a turn in one transaction, in a session that it makes where the request names none.
 
-        Raises NotFound, CharacterForbidden, TurnInProgress (with the running turn's id).
+        Raises NotFound, CharacterForbidden, TurnInProgress (with the running turn's id), KeyTaken.
         """
-        values = (session_id, owner, character_id, turn.user_message_id, content, turn.id, turn.message_id)
+        session = (turn.session_id, request.owner, request.character_id)
+        values = (turn.user_message_id, request.message, turn.id, turn.message_id, boot_id, start)
         async with self.connection() as conn:
             try:
-                async with conn.transaction() if new_session else nullcontext():
-                    if new_session:
-                        session = (session_id, owner, character_id, None, None, None)
-                        await conn.fetchrow(QUERIES["create_session"], *session)
-                    row = await conn.fetchrow(QUERIES["begin_turn"], *values, boot_id, start)
+                async with nullcontext() if request.session_id else conn.transaction():
+                    if request.session_id is None:
+                        await conn.fetchrow(QUERIES["create_session"], *session, None, None, None)
+                    key = (request.key, request.fingerprint if request.key else None)
+                    row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key)
             except asyncpg.UniqueViolationError as error:
-                raise TurnInProgress(**await self._running(conn, session_id)) from error
+                if error.constraint_name == "agent_idempotency_keys_pkey":
+                    raise KeyTaken from error
+                raise TurnInProgress(**await self._running(conn, turn.session_id)) from error
             if row is None:
-                to_session(await conn.fetchrow(QUERIES["find_session"], session_id, owner))
+                to_session(await conn.fetchrow(QUERIES["find_session"], turn.session_id, request.owner))
                 raise CharacterForbidden
-        return Turn(**row)
 
-    async def abandon_turn(self, turn: Turn, owner: str, backend: int, *, new_session: bool) -> None:
-        """Undo a begin_turn that is in doubt, its connection first: it may still be about to be done."""
+    async def abandon_turn(self, request: TurnRequest, turn: Turn, backend: int) -> bool:
+        """Undo a begin_turn that is in doubt, its connection first: it may still be about to be done.
+
+        False: the turn has begun and stays, since a request with the same key was told of it.
+        """
         await self._one("terminate_backend", backend)
         async with self.connection() as conn, conn.transaction():
             await conn.fetchrow(QUERIES["lock_session"], turn.session_id)
-            if new_session:
-                await conn.fetchrow(QUERIES["delete_session"], turn.session_id, owner)
+            key = await conn.fetchrow(QUERIES["forget_key"], request.owner, request.key, turn.id)
+            if key and key["replayed"]:
+                return False
+            if request.session_id is None:
+                await conn.fetchrow(QUERIES["delete_session"], turn.session_id, request.owner)
             else:
                 await conn.fetchrow(QUERIES["abandon_turn"], turn.id)
+        return True
+
+    async def replay_key(self, owner: str, key: str) -> tuple[bytes, str, str] | None:
+        """Return the fingerprint, session and turn of a key that was used, and see to it that they stay."""
+        row = await self._one("replay_key", owner, key)
+        return row and tuple(row)
 
     async def _running(self, conn: Connection, session_id: str) -> dict[str, str]:
         row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id)
@@ -248,16 +163,52 @@ class Repo:
         )
         return row is not None
 
+    async def request_stop(self, turn_id: str) -> None:
+        """Ask whoever runs a turn to stop it."""
+        if await self._one("request_stop", turn_id):
+            await self.notify("stop", [turn_id])
+
     # Recovery
 
-    async def renew_leases(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> set[str]:
-        """Return the ids whose lease was renewed: the others are lost to this process, or over."""
-        return {row["id"] for row in await self._all("renew_leases", turn_ids, boot_id)}
+    async def renew_leases(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> dict[str, bool]:
+        """Return the turns whose lease was renewed, and whether they are to be stopped.
+
+        The others are lost to this process, or over.
+        """
+        return {row["id"]: row["stop_requested"] for row in await self._all("renew_leases", turn_ids, boot_id)}
 
     async def claim_turns(
         self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int, own: Sequence[str]
     ) -> list[Turn]:
         return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
+
+    async def claim_turn(self, turn_id: str, boot_id: uuid.UUID) -> Turn | None:
+        """Take a running turn over, whoever runs it."""
+        row = await self._one("claim_turn", turn_id, boot_id)
+        return row and Turn(**row)
+
+    async def release_turns(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> None:
+        """Let go of turns, and tell the other processes."""
+        if await self._all("release_turns", turn_ids, boot_id):
+            await self.notify("orphans")
+
+    # Sweeps
+
+    async def sweep_events(self, retention: float, turns: int, events: int) -> int:
+        """Delete a batch of the events of turns that ended `retention` seconds ago; return how many turns these are."""
+        row = await self._one("sweep_events", retention, turns, events)
+        return int(row["turns"])
+
+    async def sweep_keys(self, limit: int) -> int:
+        """Delete a batch of old idempotency keys and return how many."""
+        return len(await self._all("sweep_keys", limit))
+
+    # Notices between processes
+
+    async def notify(self, kind: str, turn_ids: Sequence[str] = ()) -> None:
+        """Send a notice to all processes, this one included; of many turns in several parts."""
+        for at in range(0, max(1, len(turn_ids)), MAX_NOTICE):
+            await self._one("notify", " ".join([kind, *turn_ids[at : at + MAX_NOTICE]]))
 
 
 def to_session(row: Any) -> Session:

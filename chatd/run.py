@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import backoff
 
+from chatd.crash import crash_point
 from chatd.errors import InDoubt, NotFound
-from chatd.journal import Log, Lost, follow
-from chatd.llm import MAX_RETRY_AFTER, TEXTS, UpstreamError
-from chatd.models import Answer, Turn
+from chatd.journal import Lost, PendingLog
+from chatd.llm import MAX_RETRY_AFTER, UpstreamError
+from chatd.models import Answer, Turn, TurnRequest
+from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt
 from chatd.reply import Reply
 from chatd.sse import encode
@@ -24,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 MAX_RECOVERIES = 10
-STATUSES = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}  # a turn's state: its message's status
 
 
 class Run:
@@ -35,12 +36,12 @@ class Run:
     def __init__(self, turns: "Turns", turn: Turn) -> None:
         self.turns, self.turn = turns, turn
         self.config, self.repo, self.journal, self.llm = turns.config, turns.repo, turns.journal, turns.llm
-        self.log = Log(turn, turns.journal)
+        self.log = PendingLog(turn, turns.journal)
         self.reply = Reply()
         self.attempt = turn.attempt
         self.first_content_at: datetime | None = None
-        self.answered: Answer | None = None  # once it has ended here
-        self.stopping = self.asking = False
+        self.stopping = turn.stop_requested
+        self.asking = False
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.begun.add_done_callback(lambda begun: begun.cancelled() or begun.exception())
 
@@ -50,7 +51,14 @@ class Run:
         if self.asking:
             self.task.cancel()
 
-    async def begin_and_answer(self, request: tuple[str, str, int, str], *, new_session: bool) -> None:
+    def lose(self) -> None:
+        """Leave the turn to the process that has taken it over, unless its end is being written: that will tell."""
+        if self.asking:
+            self.log.end(lost=True)
+            self.task.cancel()
+
+    async def begin_and_answer(self, request: TurnRequest) -> None:
+        """Begin the turn in the database, tell whoever waits for that, and answer it."""
         turn = self.turn
         start = {
             "type": "start",
@@ -61,24 +69,29 @@ class Run:
         }
         data = encode(start)
         try:
-            await self.repo.begin_turn(*request, turn, self.turns.boot_id, data, new_session=new_session)
+            crash_point("before_begin")
+            await self.repo.begin_turn(request, turn, self.turns.boot_id, data)
+            crash_point("after_begin")
         except BaseException as error:
             self.begun.set_exception(error)
-            self.log.end(lost=True)
-            if isinstance(error, InDoubt):
-                await self._abandon(request[1], error.backend, new_session=new_session)
-            if not isinstance(error, Exception):
-                raise
-            return
+            if not (isinstance(error, InDoubt) and await self._has_begun(request, error.backend)):
+                self.log.end(lost=True)
+                if not isinstance(error, Exception):
+                    raise
+                return
+        else:
+            self.begun.set_result(None)
         self.log.committed(data, start)
-        self.begun.set_result(None)
         self.log.wake()
         await self.answer()
 
-    async def _abandon(self, owner: str, backend: int, *, new_session: bool) -> None:
-        """See to it that what the client was told, that nothing was written, is true."""
-        abandon = self.repo.abandon_turn
-        await self.journal.insist(lambda: abandon(self.turn, owner, backend, new_session=new_session))
+    async def _has_begun(self, request: TurnRequest, backend: int) -> bool:
+        """See to it that what the client was told, that nothing was written, is true; but for what others rely on."""
+        try:
+            return not await self.journal.insist(lambda: self.repo.abandon_turn(request, self.turn, backend))
+        except BaseException:
+            self.log.end(lost=True)
+            raise
 
     async def answer(self) -> None:
         """Ask the model and end the turn; a turn that can't be ended here is left to another process."""
@@ -90,7 +103,8 @@ class Run:
         except Exception:
             logger.exception("%s failed", self.turn.id)
         finally:
-            self.log.end(lost=self.answered is None)
+            self.log.end(lost=self.log.turn.state == "running")
+            await self.journal.tell_followers([self.log])
 
     async def _ask(self) -> str | None:
         """Return None when the answer is complete or was stopped, else the code of the failure."""
@@ -101,9 +115,11 @@ class Run:
         except TimeoutError:
             return None if self.reply.complete else "turn_timeout"
         except asyncio.CancelledError:
-            if not self.stopping:
+            if not (self.stopping or self.log.lost):
                 raise
             self.task.uncancel()
+            if self.log.lost:
+                raise Lost from None
             return None
         except (Lost, NotFound):
             raise
@@ -124,6 +140,7 @@ class Run:
             next(waits)
         while True:
             try:
+                crash_point("before_attempt")
                 await self._attempt(prompt)
             except UpstreamError as failure:
                 wait = next(waits)
@@ -151,6 +168,7 @@ class Run:
                 aclosing(self.llm.stream(prompt, self.reply)) as pieces,
             ):
                 async for piece in pieces:
+                    crash_point("after_piece")
                     if self.log.lost:
                         raise Lost
                     if piece:
@@ -181,6 +199,7 @@ class Run:
         turn, attempt = self.turn, self.attempt
         if not await self.journal.insist(lambda: self.repo.record_attempt(turn.id, turn.epoch, attempt)):
             raise Lost
+        crash_point("after_record_attempt")
         logger.info("%s attempt %d in %g s after %s", turn.id, attempt, delay, reason)
         event = {
             "type": "retry",
@@ -204,50 +223,22 @@ class Run:
             answer, last = self._conclude(failure or "internal", events)
             await self._write_end(events, replace(answer, content_blocks=None, token_usage=None), last)
 
+    def _conclude(self, failure: str | None, events: list[dict[str, Any]]) -> tuple[Answer, dict[str, Any]]:
+        ending = Ending(self.turn, self.log.text, events, len(self.log.frames), self.reply, failure)
+        answer, last = conclude(ending)
+        model = answer.model or self.config.model
+        return replace(answer, model=model, first_content_at=self.first_content_at), last
+
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
         rows = [(encode(event), event) for event in [*events, last]]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
+        crash_point("before_finish")
         if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
             if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
                 raise Lost
-        self.answered = answer
+        crash_point("after_finish")
         for data, event in rows:
             self.log.committed(data, event)
+        self.log.turn = replace(self.turn, state=answer.state, outcome=answer.outcome, last_seq=answer.last_seq)
         logger.info("%s %s, attempts: %d, %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
-
-    def _conclude(self, failure: str | None, events: list[dict[str, Any]]) -> tuple[Answer, dict[str, Any]]:
-        """Return what is saved and the last event; the text saved is the text shown."""
-        pieces = list(self.log.text)
-        for pending in events:
-            follow(pieces, pending)
-        text = "".join(pieces)
-        state = "failed" if failure else "done" if self.reply.complete else "stopped"
-        saved = bool(text) or state == "done"
-        last = self._last_event(failure, STATUSES[state], self.turn.message_id if saved else None, len(text))
-        answer = Answer(
-            state=state,
-            text=text if saved else None,
-            outcome=encode(last),
-            last_seq=len(self.log.frames) + len(events) + 1,
-            message_status=STATUSES[state],
-            content_blocks=self.reply.content_blocks(),
-            model=self.reply.model or self.config.model,
-            stop_reason=self.reply.stop_reason,
-            token_usage=self.reply.usage,
-            upstream_id=self.reply.request_id,
-            first_content_at=self.first_content_at,
-        )
-        return answer, last
-
-    def _last_event(self, failure: str | None, status: str, message_id: str | None, length: int) -> dict[str, Any]:
-        if failure:
-            return {"type": "error", "error": TEXTS[failure], "code": failure, "message_id": message_id}
-        return {
-            "type": "done",
-            "message_id": message_id,
-            "status": status,
-            "stop_reason": self.reply.stop_reason,
-            "token_usage": self.reply.usage,
-            "length": length,
-        }

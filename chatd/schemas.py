@@ -18,6 +18,7 @@ MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
+IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
 
 
 class StrictInteger(fields.Integer):
@@ -182,3 +183,13 @@ def check_session_id(session_id: str) -> str:
     if not SESSION_ID.fullmatch(session_id):
         raise NotFound
     return session_id
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the key without its quotes, None where there is none; raises InvalidRequest."""
+    given = request.headers.getall("Idempotency-Key", [])
+    match = IDEMPOTENCY_KEY.fullmatch(given[0]) if len(given) == 1 else None
+    if given and match is None:
+        reason = "Must be one key of 1 to 255 visible ASCII characters."
+        raise InvalidRequest(f"Idempotency-Key: {reason}", errors={"Idempotency-Key": [reason]})
+    return match and (match[1] or match[2])

@@ -7,8 +7,10 @@ import asyncio
 import json
 import math
 import re
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -18,8 +20,10 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx: pass each frame on at once
 }
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 RETRY = b"retry: 1000\n"  # ms that an EventSource waits before it comes back
 PING = b": ping\n\n"
+COME_BACK = (250, 1750)  # ms, at random: not all at once
 MAX_WRITE = 1 << 18  # bytes
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
@@ -92,9 +96,11 @@ class Stream:
     wake up and write it, and aborts the connection when a write has been stuck for `write_timeout` seconds.
     """
 
-    def __init__(self, request: web.Request, heartbeat: float, write_timeout: float) -> None:
+    def __init__(
+        self, request: web.Request, heartbeat: float, write_timeout: float, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         self.request, self.heartbeat, self.write_timeout = request, heartbeat, write_timeout
-        self.response = web.StreamResponse(headers=HEADERS)
+        self.response = web.StreamResponse(headers={**HEADERS, **headers})
         self.loop = asyncio.get_running_loop()
         self.on_silence: Callable[[], None] = lambda: None
         self.last_write = self.loop.time()
@@ -117,6 +123,11 @@ class Stream:
             self.last_write, self.writing = self.loop.time(), True
             await self.response.write(data[at : at + MAX_WRITE])
         self.last_write, self.writing = self.loop.time(), False
+
+    async def ask_back(self) -> None:
+        """Ask the client to come back soon, to whichever process there is then."""
+        soonest, latest = COME_BACK
+        await self.write(b"retry: %d\n\n" % (soonest + secrets.randbelow(latest - soonest)))
 
     def _watch(self) -> None:
         limit = self.write_timeout if self.writing else self.heartbeat

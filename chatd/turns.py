@@ -1,17 +1,19 @@
-"""The turns that this process runs."""
+"""The turns that this process runs: begun, replayed, taken over, stopped, handed over."""
 
 import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from chatd.config import Config
-from chatd.errors import Unavailable
+from chatd.crash import crash_point
+from chatd.errors import CharacterForbidden, IdempotencyMismatch, KeyTaken, NotFound, TurnInProgress, Unavailable
 from chatd.journal import Journal
 from chatd.llm import Llm
-from chatd.models import Turn, new_id
+from chatd.models import Turn, TurnRequest, new_turn
 from chatd.reply import Reply
 from chatd.repo import Repo
 from chatd.run import Run
@@ -19,6 +21,11 @@ from chatd.run import Run
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 5.0
+OBEY_TIMEOUT = 2.0  # for the process that runs a turn to stop it
+OBEY_POLL = 0.05
+RELEASE_TIMEOUT = 1.0
+KEY_RACES = 3
+PAGE = 1000  # events a query
 
 
 class Turns:
@@ -27,62 +34,161 @@ class Turns:
     def __init__(self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
         self.running: dict[str, Run] = {}
-        self.draining = False
+        self.draining = self.closed = False
 
-    async def begin(self, session_id: str | None, owner: str, character_id: int, content: str) -> Run:
-        """Begin a turn, in a new session where none is named, and return it once it is committed.
+    async def begin(self, request: TurnRequest) -> tuple[Turn, bool]:
+        """Begin a turn and return it once it is committed; with a key that was used, return its turn and True.
 
-        The turn has a task of its own: whoever waits here may leave. Raises what Repo.begin_turn does.
+        The turn has a task of its own: whoever waits here may leave. Raises what Repo.begin_turn does, and
+        IdempotencyMismatch. The unique index decides, so the key is looked up only after a refusal.
         """
-        if self.draining:
-            raise Unavailable("The server is shutting down. Try again shortly.")
-        turn = Turn(
-            id=new_id("turn"),
-            session_id=session_id or new_id("sess"),
-            user_message_id=new_id("msg"),
-            message_id=new_id("msg"),
-            state="running",
-            attempt=1,
-            epoch=1,
-            recoveries=0,
-            last_seq=None,
-            outcome=None,
-        )
-        run = Run(self, turn)
-        request = (turn.session_id, owner, character_id, content)
-        self._start(run, run.begin_and_answer(request, new_session=session_id is None))
-        await asyncio.shield(run.begun)
-        return run
+        for _ in range(KEY_RACES):
+            try:
+                return await self._begin(request), False
+            except (KeyTaken, TurnInProgress, NotFound, CharacterForbidden) as refusal:
+                if request.key and (turn := await self._replay(request, request.key)):
+                    return turn, True
+                if not isinstance(refusal, KeyTaken):
+                    raise
+        raise Unavailable
 
-    def resume(self, turn: Turn, events: list[tuple[int, str]]) -> Run:
-        """Go on with a turn whose process died, from what it had published."""
+    async def _begin(self, request: TurnRequest) -> Turn:
+        if self.closed:
+            raise Unavailable("The server is shutting down. Try again shortly.")
+        run = Run(self, new_turn(request.session_id))
+        self._start(run, run.begin_and_answer(request))
+        await asyncio.shield(run.begun)
+        return run.turn
+
+    async def _replay(self, request: TurnRequest, key: str) -> Turn | None:
+        """Return the turn of a key; None where the key is new, or new again, its turn having been undone."""
+        found = await self.repo.replay_key(request.owner, key)
+        if found is None:
+            return None
+        fingerprint, session_id, turn_id = found
+        if fingerprint != request.fingerprint:
+            raise IdempotencyMismatch
+        if (turn := await self.repo.find_turn(session_id, turn_id)) is None:
+            raise NotFound
+        return turn
+
+    async def take_over(self, turn: Turn) -> None:
+        """Go on with a turn that was claimed, from what it has published."""
+        crash_point("after_claim")
         run = Run(self, turn)
-        for _, data in events:
+        for _, data in await self.journal.insist(lambda: self._read_events(turn)):
             run.log.committed(data, json.loads(data))
+        if self.closed:
+            await self._release([turn.id])
+            return
+        run.begun.set_result(None)
         run.reply = Reply("".join(run.log.text))
         self._start(run, run.answer())
-        return run
+
+    async def _read_events(self, turn: Turn) -> list[tuple[int, str]]:
+        events: list[tuple[int, str]] = []
+        while page := await self.repo.list_events(turn.id, len(events), PAGE):
+            events += page
+        return events
 
     def _start(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         self.running[run.turn.id] = run
         run.task = asyncio.create_task(work)
-        run.task.add_done_callback(lambda _: self.running.pop(run.turn.id))
+        run.task.add_done_callback(lambda _: self._forget(run))
 
-    async def stop(self, turn_id: str) -> None:
-        """Stop a turn if this process runs it, and wait for its end; raises Unavailable if that takes too long."""
-        if run := self.running.get(turn_id):
+    def _forget(self, run: Run) -> None:
+        if self.running.get(run.turn.id) is run:  # it may have been taken from this process and come back
+            del self.running[run.turn.id]
+
+    async def stop(self, turn: Turn) -> Turn:
+        """Stop a running turn, wherever it runs, and return it as it ended.
+
+        A process that does not obey in time (it hangs, it is dead, or hears nothing) loses the turn to this one.
+        Raises NotFound, Unavailable.
+        """
+        if turn.id not in self.running:
+            ended = await self._stop_elsewhere(turn)
+            if ended.state != "running":
+                return ended
+        return await self._stop_here(turn)
+
+    async def _stop_here(self, turn: Turn) -> Turn:
+        if run := self.running.get(turn.id):
             run.stop()
-            _, running = await asyncio.wait([run.task], timeout=STOP_TIMEOUT)
-            if running:
-                raise Unavailable
+            await asyncio.wait([run.task], timeout=STOP_TIMEOUT)
+            turn = run.log.turn
+        if turn.state == "running":
+            raise Unavailable
+        return turn
+
+    async def _stop_elsewhere(self, turn: Turn) -> Turn:
+        """Have another process stop a turn, or take the turn from it; then return it as it still runs, here."""
+        await self.repo.request_stop(turn.id)
+        crash_point("after_request_stop")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OBEY_TIMEOUT):
+                while (turn := await self._find(turn)).state == "running":
+                    await asyncio.sleep(OBEY_POLL)
+                return turn
+        if claimed := await self.repo.claim_turn(turn.id, self.boot_id):
+            await self.take_over(claimed)
+        return await self._find(turn)
+
+    async def _find(self, turn: Turn) -> Turn:
+        if (found := await self.repo.find_turn(turn.session_id, turn.id)) is None:
+            raise NotFound
+        return found
+
+    def hear_stop(self, turn_ids: Sequence[str]) -> None:
+        """Stop the turn, if it runs here, as another process asks."""
+        for run in self._those_here(turn_ids):
+            run.stop()
+
+    def hear_follow(self, turn_ids: Sequence[str]) -> None:
+        """Tell another process of the turn's events, for a while."""
+        for run in self._those_here(turn_ids):
+            run.log.follow()
+
+    def _those_here(self, turn_ids: Sequence[str]) -> list[Run]:
+        return [run for turn_id in turn_ids if (run := self.running.get(turn_id))]
+
+    async def renew(self) -> None:
+        """Renew the leases of what runs here, stop what is to be stopped, and leave what another process took over."""
+        own = [turn_id for turn_id, run in self.running.items() if run.begun.done()]
+        renewed = await self.repo.renew_leases(own, self.boot_id) if own else {}
+        for run in self._those_here(own):
+            if run.turn.id not in renewed:
+                run.lose()
+            elif renewed[run.turn.id]:
+                run.stop()
+
+    def describe(self) -> str:
+        readers = sum(len(run.log.readers) for run in self.running.values())
+        return f"{len(self.running)} turns running, {readers} readers{', shutting down' if self.draining else ''}"
 
     async def drain(self) -> None:
-        """Begin nothing more; let turns end, for a while. The others stay in the database, for the next process."""
+        """Let running turns end, for a while; hand the others over to the next process."""
         self.draining = True
-        if tasks := [run.task for run in self.running.values()]:
-            logger.info("turns running: %d; waiting %g s for them", len(tasks), self.config.drain_timeout)
-            await asyncio.wait(tasks, timeout=self.config.drain_timeout)
-        for run in list(self.running.values()):
-            logger.info("%s goes on with the next start", run.turn.id)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.drain_timeout
+        if self.running:
+            logger.info("turns running: %d; waiting %g s for them", len(self.running), self.config.drain_timeout)
+        while self.running and (left := deadline - loop.time()) > 0:
+            await asyncio.wait([run.task for run in self.running.values()], timeout=left)
+        self.closed = True
+        await self._hand_over(list(self.running.values()))
+
+    async def _hand_over(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            logger.info("%s goes on with the next process", run.turn.id)
             run.task.cancel()
-            await asyncio.wait([run.task])
+        if runs:
+            await asyncio.wait([run.task for run in runs], timeout=RELEASE_TIMEOUT)
+            await self._release([run.turn.id for run in runs])
+
+    async def _release(self, turn_ids: Sequence[str]) -> None:
+        crash_point("before_release")
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self.repo.release_turns(turn_ids, self.boot_id)
+        crash_point("after_release")

@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from chatd import migrate as migrations
+from chatd.connections import QUERIES
 from chatd.errors import ConfigError
 from chatd.migrate import migrate, pending, read_migrations, sha256
-from chatd.repo import QUERIES, Repo, open_repo
+from chatd.repo import Repo, open_repo
 from tests.chat_client import Chat
 from tests.conftest import execute
 
@@ -30,7 +31,7 @@ async def test_every_query_prepares_and_says_what_it_does(repo: Repo, name: str)
 
 def test_every_query_has_the_method_of_its_name_or_is_a_part_of_another() -> None:
     methods = {name for name in vars(Repo) if not name.startswith("_")}
-    assert QUERIES.keys() - methods == {"find_session", "lock_session", "terminate_backend"}
+    assert QUERIES.keys() - methods == {"find_session", "forget_key", "lock_session", "terminate_backend"}
     source = inspect.getsource(Repo)
     assert all(f'"{name}"' in source for name in QUERIES)
 

@@ -1,36 +1,63 @@
-"""A turn: posted and waited for, or posted and streamed."""
+"""A turn: posted and waited for, posted and streamed, stopped."""
 
-import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from chatd.errors import UpstreamFailed
+from chatd.errors import UpstreamFailed, problem
 from chatd.handlers.stream import send
-from chatd.journal import Reader
-from chatd.keys import JOURNAL, OWNER, REPO, TURNS
-from chatd.models import Answer
-from chatd.run import Run
-from chatd.schemas import ChatRequest, check_session_id, dump_message, read_body, respond
+from chatd.keys import JOURNAL, MIRRORS, OWNER, REPO, TURNS
+from chatd.models import Turn, TurnRequest
+from chatd.readers import locate_start, wait_for_end
+from chatd.schemas import (
+    ChatRequest,
+    check_session_id,
+    dump_message,
+    idempotency_key,
+    read_body,
+    respond,
+    session_id_in,
+)
+
+REPLAYED = {"Idempotency-Replayed": "true"}
 
 
-async def begin(request: web.Request) -> Run:
+async def begin(request: web.Request) -> tuple[Turn, bool]:
+    """Begin the turn that is asked for, or return the one that its idempotency key had begun, and True."""
+    key = idempotency_key(request)
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
-    return await request.app[TURNS].begin(session_id, request[OWNER], body["character_id"], body["message"])
+    return await request.app[TURNS].begin(
+        TurnRequest(request[OWNER], session_id, body["character_id"], body["message"], key)
+    )
 
 
 async def post_chat(request: web.Request) -> web.Response:
-    run = await begin(request)
+    turn, replayed = await begin(request)
     if not wants_no_answer(request):
-        await asyncio.wait([run.task])
-    return accepted(run) if run.answered is None else await answered(request, run, run.answered)
+        turn = await wait_for_end(request.app[MIRRORS], turn)
+    headers = REPLAYED if replayed else {}
+    return accepted(turn, headers) if turn.state == "running" else await answered(request, turn, headers)
 
 
 async def post_stream(request: web.Request) -> web.StreamResponse:
-    run = await begin(request)
-    return await send(request, Reader(run.log, 0))
+    turn, replayed = await begin(request)
+    place = await locate_start(request.app[REPO], request.app[MIRRORS], turn)
+    return await send(request, place, REPLAYED if replayed else {})
+
+
+async def post_stop(request: web.Request) -> web.Response:
+    """Stop what runs in a session, and keep its text."""
+    repo, session_id = request.app[REPO], session_id_in(request)
+    await repo.get_session(session_id, request[OWNER])
+    turn = await repo.find_latest_turn(session_id)
+    body: dict[str, Any] = {"session_id": session_id, "stopped": False, "message_id": None}
+    if turn and turn.state == "running":
+        turn = await request.app[TURNS].stop(turn)
+        body |= {"stopped": turn.state == "stopped", "message_id": json.loads(turn.outcome or "{}")["message_id"]}
+    return respond(body)
 
 
 def wants_no_answer(request: web.Request) -> bool:
@@ -39,8 +66,7 @@ def wants_no_answer(request: web.Request) -> bool:
     return any(preference.partition(";")[0].strip() == "respond-async" for preference in preferences)
 
 
-def accepted(run: Run) -> web.Response:
-    turn = run.turn
+def accepted(turn: Turn, headers: Mapping[str, str]) -> web.Response:
     location = f"/agent/chat/stream/{turn.session_id}"
     body = {
         "session_id": turn.session_id,
@@ -48,19 +74,21 @@ def accepted(run: Run) -> web.Response:
         "message_id": turn.message_id,
         "status": "thinking",
     }
-    return respond(body, status=202, headers={"Location": location})
+    return respond(body, status=202, headers={"Location": location, **headers})
 
 
-async def answered(request: web.Request, run: Run, answer: Answer) -> web.Response:
-    """Return a turn's answer; raises UpstreamFailed where the model could not give one."""
-    turn, repo = run.turn, request.app[REPO]
-    outcome = json.loads(answer.outcome)
+async def answered(request: web.Request, turn: Turn, headers: Mapping[str, str]) -> web.Response:
+    """Return a turn's answer, or a problem where the model could not give one."""
+    repo = request.app[REPO]
+    outcome = json.loads(turn.outcome or "{}")
     ids: dict[str, Any] = {
         "session_id": turn.session_id,
         "turn_id": turn.id,
         "message_id": outcome["message_id"],
     }
-    if answer.state == "failed":
-        raise UpstreamFailed(outcome["error"], **ids, session_status="error", reason=outcome["code"])
+    if turn.state == "failed":
+        failure = problem(UpstreamFailed(outcome["error"], **ids, session_status="error", reason=outcome["code"]))
+        failure.headers.update(headers)
+        return failure
     message = await request.app[JOURNAL].insist(lambda: repo.find_message(turn.session_id, turn.message_id))
-    return respond({**ids, "status": "idle", "message": message and dump_message(message)})
+    return respond({**ids, "status": "idle", "message": message and dump_message(message)}, headers=headers)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from chatd.crash import crash_point
 from chatd.errors import InvalidRequest
 from chatd.keys import OWNER, REPO, TURNS
 from chatd.models import Session, new_id
@@ -75,7 +76,8 @@ async def patch_session(request: web.Request) -> web.Response:
 async def delete_session(request: web.Request) -> web.Response:
     repo, session_id = request.app[REPO], session_id_in(request)
     await repo.get_session(session_id, request[OWNER])
-    if turn := await repo.find_latest_turn(session_id):
-        await request.app[TURNS].stop(turn.id)
+    if (turn := await repo.find_latest_turn(session_id)) and turn.state == "running":
+        await request.app[TURNS].stop(turn)
+        crash_point("before_delete")
     await repo.delete_session(session_id, request[OWNER])
     return web.Response(status=204)

@@ -14,4 +14,5 @@ SET epoch = epoch + 1, boot_id = $1, lease_until = now() + interval '20 seconds'
     recoveries = CASE WHEN recovery_seq = orphan.last_event THEN recoveries + 1 ELSE 1 END
 FROM orphan
 WHERE agent_turns.id = orphan.id
-RETURNING agent_turns.id, session_id, user_message_id, message_id, state, attempt, epoch, recoveries, last_seq, outcome
+RETURNING agent_turns.id, session_id, user_message_id, message_id, state, attempt, epoch, recoveries, stop_requested,
+    last_seq, outcome

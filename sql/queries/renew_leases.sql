@@ -5,4 +5,4 @@ FROM (
     SELECT id FROM agent_turns WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
 ) AS mine
 WHERE agent_turns.id = mine.id AND boot_id = $2 AND state = 'running'
-RETURNING agent_turns.id
+RETURNING agent_turns.id, stop_requested

@@ -1,0 +1,131 @@
+"""Connections to the database, with a deadline for every wait, and the SQL files that are run on them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+
+from chatd.errors import InDoubt, Unavailable
+
+Connection = Any  # asyncpg ships no types
+
+ACQUIRE_TIMEOUT = 2.0
+STATEMENT_TIMEOUT = 5.0
+LISTEN_CHECK = 10.0  # seconds between two looks whether the connection that listens still works
+CHANNEL = "chatd"
+# What a database that is away, starting, stopping, full, frozen or overloaded makes asyncpg raise.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+SETTINGS = {
+    "application_name": "chatd",
+    "synchronous_commit": "on",  # the promise: on disk before on screen
+    "jit": "off",
+    "lock_timeout": "4s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+QUERIES = {
+    file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
+    for file in (files("chatd.sql") / "queries").iterdir()
+}
+
+
+async def set_codecs(conn: Connection) -> None:
+    await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+
+
+async def keep_session(_conn: Connection) -> None:
+    """Skip asyncpg's reset on release: nothing here changes a connection's session, and it costs a round trip."""
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
+    """Open a pool of `size` connections."""
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=size,  # a new connection in the middle of things costs 10 ms
+        max_size=size,
+        command_timeout=STATEMENT_TIMEOUT,
+        timeout=ACQUIRE_TIMEOUT,
+        init=set_codecs,
+        reset=keep_session,
+        server_settings=SETTINGS,
+    )
+    try:
+        yield pool
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), STATEMENT_TIMEOUT)
+        except AWAY:  # to say goodbye takes a connection that works
+            pool.terminate()
+
+
+class Connections:
+    """The database. Every method raises Unavailable where it can't be reached or does not answer in time."""
+
+    def __init__(self, pool: Any, dsn: str) -> None:
+        self.pool, self.dsn = pool, dsn
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        task, backend = asyncio.current_task(), None
+        cancelling = task.cancelling() if task else 0
+        try:
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
+                backend = conn.get_server_pid()
+                try:
+                    yield conn
+                except asyncpg.InterfaceError as error:
+                    if not conn.is_closed():  # used wrongly, which no waiting mends
+                        raise RuntimeError(str(error)) from error
+                    raise
+        except AWAY as error:
+            if task and task.cancelling() > cancelling:  # asyncpg's own troubles while it was cancelled
+                raise asyncio.CancelledError from error
+            raise (InDoubt(backend) if backend else Unavailable()) from error
+
+    async def _all(self, query: str, *values: Any) -> list[Any]:
+        async with self.connection() as conn:
+            rows: list[Any] = await conn.fetch(QUERIES[query], *values)
+        return rows
+
+    async def _one(self, query: str, *values: Any) -> Any:
+        async with self.connection() as conn:
+            return await conn.fetchrow(QUERIES[query], *values)
+
+    async def ping(self) -> None:
+        async with self.connection() as conn:
+            await conn.execute("SELECT 1")
+
+    async def listen(self, hear: Callable[[str], None]) -> None:
+        """Hear notices, over a connection of its own, until that breaks; then raise Unavailable."""
+        try:
+            conn = await asyncpg.connect(
+                self.dsn, timeout=ACQUIRE_TIMEOUT, command_timeout=STATEMENT_TIMEOUT, server_settings=SETTINGS
+            )
+            try:
+                broken = asyncio.Event()
+                conn.add_termination_listener(lambda _: broken.set())
+                await conn.add_listener(CHANNEL, lambda *notice: hear(notice[-1]))
+                while True:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(broken.wait(), LISTEN_CHECK)
+                    await conn.execute("SELECT 1")
+            finally:
+                conn.terminate()
+        except AWAY as error:
+            raise Unavailable from error

@@ -1,0 +1,41 @@
+"""What systemd and a service say to each other: a socket that is passed, the state of the service, the watchdog."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+BEAT = 5.0  # seconds between two states that are told, where no watchdog wants them sooner
+MAX_LAG = 1.0  # seconds that the event loop may be late; if it is later all the time, a restart helps
+
+
+def passed_socket() -> socket.socket:
+    """Return the listening socket that the parent process holds; it stays open there when it is closed here."""
+    return socket.socket(fileno=FIRST_FD)
+
+
+def notify(address: str | None, state: str) -> None:
+    """Tell the service's state (https://www.freedesktop.org/software/systemd/man/sd_notify.html); do not fail."""
+    if address is None:
+        return
+    path = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
+            sender.connect(path)
+            sender.send(state.encode())
+    except OSError as error:
+        logger.debug("the service's state can't be told: %s", error)
+
+
+async def keep_notifying(address: str | None, watchdog: float | None, describe: Callable[[], str]) -> None:
+    """Tell that the service is alive, as long as its event loop is not late, and what it does; for ever."""
+    interval = min(BEAT, (watchdog or BEAT) / 3)
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + interval
+        await asyncio.sleep(interval)
+        alive = "WATCHDOG=1\n" if watchdog and loop.time() - due < min(MAX_LAG, interval) else ""
+        notify(address, f"{alive}STATUS={describe()}")
