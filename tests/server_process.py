@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +13,19 @@ import aiohttp
 
 from tests.chat_client import Chat
 
+PASS_SOCKET = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class ServerProcess:
-    """`chatd serve`, on a port that it chooses."""
+    """`chatd serve`, on a port that it chooses, or on a socket that is passed to it as systemd does it."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, passed: socket.socket | None = None, **environment: str) -> None:
+        self.passed = passed
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
         self.environment = inherited | {"CHATD_PORT": "0", "CHATD_LOG_FORMAT": "text"} | environment
         self.log = ""
@@ -24,7 +33,10 @@ class ServerProcess:
     async def start(self) -> str:
         """Return the URL on which it listens."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "chatd", "serve", env=self.environment, stderr=asyncio.subprocess.PIPE
+            *self.command(),
+            env=self.environment,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[self.passed.fileno()] if self.passed else (),
         )
         assert self.process.stderr is not None
         async with asyncio.timeout(60):
@@ -34,6 +46,12 @@ class ServerProcess:
                     self.reading = asyncio.create_task(self._read(self.process.stderr))
                     return match[1]
         raise AssertionError(f"chatd did not start:\n{self.log}")
+
+    def command(self) -> list[str]:
+        serve = [sys.executable, "-m", "chatd", "serve"]
+        if self.passed is None:
+            return serve
+        return [sys.executable, "-c", PASS_SOCKET, str(self.passed.fileno()), *serve]
 
     async def _read(self, stderr: asyncio.StreamReader) -> None:
         async for line in stderr:

@@ -1,0 +1,149 @@
+"""SIGTERM: what runs gets some time, what is left goes on elsewhere, and nobody is let down."""
+
+import asyncio
+import re
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+
+from chatd.config import Config
+from tests.chat_client import Chat, until
+from tests.conftest import Start
+from tests.model_server import Exchange, ModelServer, says
+from tests.server_process import ServerProcess, serving
+from tests.sse_client import Event, events, read_all, text_of
+from tests.test_stop import begin, one_two
+
+LAST_FRAME = re.compile(rb"\n\nretry: (\d+)\n\n$")
+
+
+async def close(chat: Chat) -> None:
+    """Shut a chatd of this process down."""
+    await chat.client.server.close()
+
+
+async def test_those_who_wait_are_told_where_to_go_on(start: Start, config: Config, model: ModelServer) -> None:
+    """A waiting POST gets its 202, a reader a time to come back at; another process has gone on by then."""
+    model.play([one_two])
+    model.default = says(" three")
+    one, two = await start(), await start(data_dir=config.data_dir / "two")
+    session = (await one.session())["session_id"]
+    posting = asyncio.create_task(one.post("count", session, status=202))
+    await until(lambda: any("".join(run.log.text) == "One two" for run in one.turns.running.values()))
+    reading = asyncio.create_task(read_raw(one, session))
+    elsewhere = asyncio.create_task(two.attach(session))
+    await asyncio.sleep(0.1)
+    await close(one)
+
+    accepted = await posting
+    assert accepted["status"] == "thinking"
+    body = await reading
+    match = LAST_FRAME.search(body)
+    assert match is not None
+    assert 250 <= int(match[1]) < 1750
+    begun = time.monotonic()
+    received = await elsewhere
+    assert time.monotonic() - begun < 2
+    assert text_of(received) == "One two three"
+    assert [event.seq for event in received] == list(range(1, len(received) + 1))
+
+
+async def read_raw(chat: Chat, session: str) -> bytes:
+    async with chat.attaching(session) as response:
+        return await response.read()
+
+
+async def test_one_that_follows_is_sent_away_at_once(start: Start, config: Config, model: ModelServer) -> None:
+    model.default = one_two
+    one, two = await start(), await start(data_dir=config.data_dir / "two")
+    accepted = await begin(one)
+    following = asyncio.create_task(read_raw(two, accepted["session_id"]))
+    await asyncio.sleep(0.2)
+    await close(two)
+    assert LAST_FRAME.search(await following)
+    await close(one)
+
+
+async def test_what_ends_in_time_ends_here(start: Start, model: ModelServer) -> None:
+    model.default = says(*"abcdef", delay=0.1)
+    chat = await start(drain_timeout=5)
+    posting = asyncio.create_task(chat.post("hi"))
+    streaming = asyncio.create_task(chat.stream("hi"))
+    await until(lambda: len(model.requests) == 2)
+    begun = time.monotonic()
+    await close(chat)
+    assert time.monotonic() - begun < 3
+    assert (await posting)["message"]["content"] == "abcdef"
+    assert (await streaming)[-1].kind == "done"
+
+
+async def test_readyz_says_so(start: Start, model: ModelServer) -> None:
+    model.default = one_two
+    chat = await start(drain_timeout=1)
+    await begin(chat)
+    assert (await chat.call("GET", "/readyz"))["status"] == "ok"
+    draining = asyncio.create_task(chat.turns.drain())
+    await asyncio.sleep(0.1)
+    async with chat.client.get("/readyz") as response:
+        assert response.status == 503
+        assert (await response.json())["checks"]["draining"] == "yes"
+    await draining
+    problem = await chat.post("too late", status=503)
+    assert problem["code"] == "unavailable"
+
+
+async def test_500_streams_are_gone_in_time(tmp_path: Path, model: ModelServer) -> None:
+    async def for_ever(exchange: Exchange) -> None:
+        await exchange.start()
+        while True:
+            await exchange.text("word ")
+            await asyncio.sleep(0.5)
+
+    model.default = for_ever
+    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="1")
+    url = await server.start()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(url, connector=connector) as client:
+        chat = Chat(client)
+        turns = [await begin(chat) for _ in range(10)]
+        bodies = [asyncio.create_task(read_raw(chat, turn["session_id"])) for turn in turns for _ in range(50)]
+        await asyncio.sleep(3)
+        begun = time.monotonic()
+        assert await server.end(signal.SIGTERM) == 0
+        assert time.monotonic() - begun < 3
+        ends = [LAST_FRAME.search(await body) for body in bodies]
+    assert all(ends)
+    assert len({end[1] for end in ends if end}) > 100, "they all come back at the same time"
+    assert "Traceback" not in server.log
+
+
+async def test_a_restart_goes_on_at_once(tmp_path: Path, model: ModelServer) -> None:
+    """What was released is taken over by the process that starts next, with the text that it had."""
+    model.play([one_two])
+    model.default = says(" three")
+    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="0.1")
+    async with serving(server) as chat:
+        received: list[Event] = []
+        async with chat.streaming("count") as response:
+            async for event in events(response):
+                received.append(event)
+                if text_of(received) == "One two":
+                    ending = asyncio.create_task(server.end(signal.SIGTERM))
+        assert await ending == 0
+    async with serving(server) as chat, chat.attaching(received[0].data["session_id"], received[-1].id) as response:
+        received += await read_all(response)
+    assert text_of(received) == "One two three"
+    assert [event.seq for event in received] == list(range(1, len(received) + 1))
+
+
+async def test_waiting_for_a_database_ends_with_the_process(start: Start) -> None:
+    """A reader that waits for the database to come back is told to come back itself."""
+    chat = await start()
+    session = (await chat.post("hi"))["session_id"]
+    await chat.turns.repo.pool.close()
+    reading = asyncio.create_task(read_raw(chat, session))
+    await asyncio.sleep(0.3)
+    await close(chat)
+    assert LAST_FRAME.search(await reading)
