@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chatd.config import Config, is_loopback
+from chatd.crash import crash_point
 from chatd.errors import ConfigError
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
 from chatd.prompt import Prompt
@@ -123,6 +124,7 @@ class Llm:
         decoder = Decoder()
         try:
             async with await self._send(parameters) as response:
+                crash_point("after_send")
                 reply.request_id = response.headers.get("request-id")
                 chunks = response.iter_bytes()
                 async for chunk in chunks:

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from chatd.connections import QUERIES, Connection, Connections, open_pool
+from chatd.crash import crash_point
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress
 from chatd.models import Answer, Message, Session, Turn, TurnRequest
 
@@ -91,6 +92,7 @@ class Repo(Connections):
                 async with nullcontext() if request.session_id else conn.transaction():
                     if request.session_id is None:
                         await conn.fetchrow(QUERIES["create_session"], *session, None, None, None)
+                        crash_point("in_begin")
                     key = (request.key, request.fingerprint if request.key else None)
                     row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key)
             except asyncpg.UniqueViolationError as error:

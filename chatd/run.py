@@ -87,6 +87,7 @@ class Run:
 
     async def _has_begun(self, request: TurnRequest, backend: int) -> bool:
         """See to it that what the client was told, that nothing was written, is true; but for what others rely on."""
+        crash_point("before_abandon")
         try:
             return not await self.journal.insist(lambda: self.repo.abandon_turn(request, self.turn, backend))
         except BaseException:

@@ -15,6 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.crash import crash_point
+
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -123,6 +125,7 @@ class Stream:
             self.last_write, self.writing = self.loop.time(), True
             await self.response.write(data[at : at + MAX_WRITE])
         self.last_write, self.writing = self.loop.time(), False
+        crash_point("after_write")
 
     async def ask_back(self) -> None:
         """Ask the client to come back soon, to whichever process there is then."""

@@ -65,6 +65,7 @@ class Turns:
         found = await self.repo.replay_key(request.owner, key)
         if found is None:
             return None
+        crash_point("after_replay")
         fingerprint, session_id, turn_id = found
         if fingerprint != request.fingerprint:
             raise IdempotencyMismatch
@@ -81,6 +82,7 @@ class Turns:
         if self.closed:
             await self._release([turn.id])
             return
+        crash_point("before_resume")
         run.begun.set_result(None)
         run.reply = Reply("".join(run.log.text))
         self._start(run, run.answer())
