@@ -8,7 +8,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: .venv/standalone ## serve on http://127.0.0.1:8000 with an embedded PostgreSQL and a small local model
@@ -17,6 +17,18 @@ run: .venv/standalone ## serve on http://127.0.0.1:8000 with an embedded Postgre
 .PHONY: test
 test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local model
 	@$(BIN)/python -m pytest
+
+.PHONY: test-faults
+test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small scale (4 minutes)
+	@$(BIN)/python -m pytest tests/faults -v --scale quick
+
+.PHONY: test-faults-full
+test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes faults.md
+	@$(BIN)/python -m pytest tests/faults -v --scale full --report faults.md
+
+.PHONY: soak
+soak: .venv/dev ## the full scale again and again, by new seeds, until something breaks
+	@while $(BIN)/python -m pytest tests/faults -x --scale full; do :; done
 
 .PHONY: lint
 lint: .venv/dev ## check style and types

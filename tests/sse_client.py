@@ -1,7 +1,7 @@
 """A reader of event streams that follows the specification, for the tests' side of the wire."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class Event:
         return int(self.id.rpartition(".")[2])
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+async def events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
     """Yield events as they come, until the stream ends."""
     last_id = ""
     data: list[str] = []
