@@ -22,7 +22,7 @@ from chatd.embedded import find_binaries
 from chatd.errors import ConfigError, StartError
 from chatd.llm import ANTHROPIC
 from chatd.local_model import find_model
-from chatd.logs import choose_format, set_up_logging
+from chatd.logs import LoopErrors, choose_format, set_up_logging
 from chatd.systemd import notify, passed_socket
 
 logger = logging.getLogger("chatd")
@@ -68,9 +68,10 @@ async def migrate(config: Config) -> None:
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Settings come from the environment: see the README."""
     crash.arm(config.crash_point)
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     check_installed(config)
     app = create_app(config)
     runner = web.AppRunner(

@@ -1,11 +1,20 @@
 """Logging: text for people at a terminal, JSON lines for machines."""
 
+import asyncio
+import errno
 import json
 import logging
+import math
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp.http_exceptions import HttpProcessingError
+
+logger = logging.getLogger(__name__)
+
+OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+TELL_AGAIN = 10.0  # seconds
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,6 +45,24 @@ class NoBadRequests(logging.Filter):
             record.msg, record.args = "a request that is no HTTP: %s", (type(record.exc_info[1]).__name__,)
             record.exc_info = record.exc_text = None
         return True
+
+
+class LoopErrors:
+    """The event loop's exception handler: a line now and then where no connection can be accepted, else as ever.
+
+    asyncio reports a lack of file descriptors a thousand times a second, each time with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self.told = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in OUT_OF):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self.told + TELL_AGAIN:
+            self.told = loop.time()
+            logger.error("no connection can be accepted: %s (raise the limit: ulimit -n, LimitNOFILE)", error.strerror)
 
 
 def choose_format(given: str | None) -> str:

@@ -78,6 +78,8 @@ class Recovery:
                 patience = max(0, patience - 1)
             except Unavailable:
                 patience = PATIENCE
+            except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
+                logger.warning("dead processes can't be looked for: %s", error)
             except Exception:
                 logger.exception("leases can't be kept")
             with suppress(TimeoutError):

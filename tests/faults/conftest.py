@@ -125,7 +125,7 @@ async def supervise(tmp_path: Path, dsn: str, model: CountingModel) -> AsyncIter
     """Yield a function that starts a supervised chatd, with settings by keyword, and returns when it is ready."""
     async with AsyncExitStack() as stack:
 
-        async def start(name: str = "chatd", *, pass_socket: bool = False, **environment: str) -> Supervisor:
+        async def start(name: str = "chatd", *, pass_socket: bool = True, **environment: str) -> Supervisor:
             settings = {"DATABASE_URL": dsn, "ANTHROPIC_BASE_URL": model.url} | environment
             supervisor = Supervisor(tmp_path / name, pass_socket=pass_socket, **settings)
             return await stack.enter_async_context(supervised(supervisor))
