@@ -18,8 +18,10 @@ from chatd.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-RENEWAL = 5.0  # seconds; a lease lasts 20
-PATIENCE = 2  # renewals
+LEASE = 20.0  # seconds, as in the queries
+RENEWAL = 5.0
+LAST_WORDS = 1.0  # seconds between two looks when a process has just died
+PATIENCE = 2 * RENEWAL
 UUID = re.compile(r"[0-9a-f-]{36}")
 CLAIMS = 100  # turns taken over at a time
 BOOTS = "boots"
@@ -59,6 +61,7 @@ def is_free(path: Path) -> bool:
 class Recovery:
     def __init__(self, turns: Turns, data_dir: Path) -> None:
         self.turns, self.repo, self.data_dir = turns, turns.repo, data_dir
+        self.deaths: dict[uuid.UUID, float] = {}  # when they were noticed, by the loop's clock
         self.orphans = asyncio.Event()  # another process has let go of turns
 
     def hear_orphans(self, _: Sequence[str]) -> None:
@@ -69,26 +72,30 @@ class Recovery:
 
         When the database was away, others get the time to renew theirs before anything is taken over.
         """
-        patience = 0
+        now, patient_until = asyncio.get_running_loop().time, 0.0
         while True:
             try:
                 await self.turns.renew()
-                if not patience:
+                if now() >= patient_until:
                     await self.claim()
-                patience = max(0, patience - 1)
             except Unavailable:
-                patience = PATIENCE
+                patient_until = now() + PATIENCE
             except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
                 logger.warning("dead processes can't be looked for: %s", error)
             except Exception:
                 logger.exception("leases can't be kept")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.orphans.wait(), RENEWAL)
+                await asyncio.wait_for(self.orphans.wait(), LAST_WORDS if self.deaths else RENEWAL)
             self.orphans.clear()
 
     async def claim(self) -> None:
-        """Take over the turns of dead processes and go on with them."""
+        """Take over the turns of dead processes and go on with them.
+
+        A dead process's last statement may be done after its death: so it is counted among the dead for a while.
+        """
         dead = dead_boots(self.data_dir)
+        now = asyncio.get_running_loop().time()
+        self.deaths = {boot_id: self.deaths.get(boot_id, now) for boot_id in dead}
         more = True
         while more and not self.turns.draining:
             own = list(self.turns.running)
@@ -97,6 +104,6 @@ class Recovery:
                 logger.info("going on with %s of session %s", turn.id, turn.session_id)
                 await self.turns.take_over(turn)
             more = len(turns) == CLAIMS
-        if not self.turns.draining:
-            for path in dead.values():
-                path.unlink(missing_ok=True)
+        for boot_id, noticed in self.deaths.items():
+            if now > noticed + LEASE:
+                dead[boot_id].unlink(missing_ok=True)

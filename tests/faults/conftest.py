@@ -39,6 +39,7 @@ class Scale:
     tabs: int  # C8
     slow_loris: int  # C11
     held_sockets: int  # D6
+    crash_passes: tuple[int, ...]  # D1: at which pass of a crash point
 
 
 SCALES = {
@@ -57,6 +58,7 @@ SCALES = {
         tabs=20,
         slow_loris=100,
         held_sockets=80,
+        crash_passes=(1,),
     ),
     "full": Scale(
         kills=100,
@@ -73,6 +75,7 @@ SCALES = {
         tabs=50,
         slow_loris=300,
         held_sockets=80,
+        crash_passes=(1, 2, 5),
     ),
 }
 

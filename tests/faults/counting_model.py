@@ -6,6 +6,7 @@ Whatever happens to a turn, its text must be the whole count: a gap, a repeat or
 import re
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from chatd.prompt import GO_ON
@@ -63,6 +64,16 @@ def read_request(messages: list[tuple[str, str]]) -> Asked | None:
     return None
 
 
+Fault = Callable[[Exchange, list[str]], Awaitable[None]]  # given the pieces that would come
+
+
+async def breaks_off(exchange: Exchange, pieces: list[str]) -> None:
+    """Say half of it, and fail with an event."""
+    await exchange.start()
+    await exchange.text(*pieces[: len(pieces) // 2], delay=0.01)
+    await exchange.event("error", error={"type": "overloaded_error"})
+
+
 class CountingModel(ModelServer):
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +81,7 @@ class CountingModel(ModelServer):
         self.refuses_prefill = False
         self.asked: Counter[str] = Counter()  # canary: requests
         self.refused: Counter[str] = Counter()  # canary: prefills that were refused
+        self.faults: dict[str, list[Fault]] = {}  # canary: what its next requests are answered with instead
         self.strange: list[str] = []  # what no correct client would have sent
         self.sent: dict[str, float] | None = None  # a piece: when it was sent, where somebody wants to know
 
@@ -87,6 +99,8 @@ class CountingModel(ModelServer):
         elif asked.is_prefill and self.refuses_prefill:
             self.refused[question.canary] += 1
             await exchange.fail(400, "invalid_request_error", "This model does not support prefill.")
+        elif faults := self.faults.get(question.canary):
+            await faults.pop(0)(exchange, PIECE.findall(question.answer[len(given) :]))
         else:
             await self._answer_from(exchange, question, len(given))
 
