@@ -40,6 +40,10 @@ class Scale:
     slow_loris: int  # C11
     held_sockets: int  # D6
     crash_passes: tuple[int, ...]  # D1: at which pass of a crash point
+    streams: int  # P
+    restarts: int  # P1, P2
+    outage: float  # P3, P4
+    resets: int  # P5
 
 
 SCALES = {
@@ -59,6 +63,10 @@ SCALES = {
         slow_loris=100,
         held_sockets=80,
         crash_passes=(1,),
+        streams=20,
+        restarts=3,
+        outage=6.0,
+        resets=20,
     ),
     "full": Scale(
         kills=100,
@@ -76,6 +84,10 @@ SCALES = {
         slow_loris=300,
         held_sockets=80,
         crash_passes=(1, 2, 5),
+        streams=50,
+        restarts=20,
+        outage=30.0,
+        resets=100,
     ),
 }
 
