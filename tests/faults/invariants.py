@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from tests.sse_client import Event, text_of
 
 END_TIMEOUT = 30.0  # seconds after the faults in which every turn ends
 MAX_ATTEMPTS = 3
-CANARY = re.compile(r"(\S+?):t\d{4}")
 TURNS = """
     SELECT turn.*, question.content AS question, answer.content AS answer, answer.token_usage,
         ARRAY(SELECT seq FROM agent_events WHERE turn_id = turn.id ORDER BY seq) AS seqs,
@@ -143,13 +141,12 @@ def check_session(session: Any) -> None:
 
 def check_questions(turns: Sequence[Any], transcripts: Sequence[Transcript]) -> None:
     """Every acknowledged question is there once; one in doubt at most once; nobody else's is there."""
-    stored = [turn["question"] for turn in turns]
+    stored = [turn["question"] for turn in turns if Question.read(turn["question"])]
     assert len(stored) == len(set(stored)), "a question is there twice"
     acknowledged = {str(transcript.question) for transcript in transcripts if transcript.acknowledged}
     assert acknowledged <= set(stored), acknowledged - set(stored)
     known = {str(transcript.question) for transcript in transcripts}
-    unknown = {question for question in stored if Question.read(question)} - known
-    assert not unknown, unknown
+    assert set(stored) <= known, set(stored) - known
 
 
 def check_transcript(transcript: Transcript, turn: Any) -> None:
@@ -160,7 +157,8 @@ def check_transcript(transcript: Transcript, turn: Any) -> None:
     for event in transcript.received:
         if event.kind != "reset":
             assert json.loads(turn["events"][event.seq - 1]) == event.data, f"{where}: event {event.seq}"
-    assert set(CANARY.findall(transcript.text)) <= {transcript.question.canary}, where
+    canaries = {word.partition(":")[0] for word in transcript.text.split() if ":" in word}
+    assert canaries <= {transcript.question.canary}, where
     if transcript.ended:
         assert transcript.text == (turn["answer"] or ""), where
 

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -55,6 +56,15 @@ def count(pid: int, what: str) -> int:
 def resident(pid: int) -> int:
     """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+async def peak_memory(pid: int, work: asyncio.Future[Any]) -> int:
+    """Return the most that a process held, in bytes, until some work was done."""
+    peak = 0
+    while not work.done():
+        peak = max(peak, resident(pid))
+        await asyncio.sleep(0.05)
+    return peak
 
 
 def cpu_seconds(pid: int) -> float:
