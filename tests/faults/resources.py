@@ -11,6 +11,7 @@ import asyncpg
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
+ESTABLISHED = "01"
 SETTLE_TIMEOUT = 15.0
 SPARE_FDS = 3
 SPARE_THREADS = 2
@@ -56,6 +57,17 @@ def count(pid: int, what: str) -> int:
 def resident(pid: int) -> int:
     """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def established(port: int) -> set[int]:
+    """Return the client ports of a local server's open connections, without those that only the kernel still knows."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = [(port_in(row[1]), port_in(row[2])) for row in rows if row[3] == ESTABLISHED]
+    return {theirs for ours, theirs in ends if ours == port}
+
+
+def port_in(address: str) -> int:
+    return int(address.partition(":")[2], 16)
 
 
 async def peak_memory(pid: int, work: asyncio.Future[Any]) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import random
-import select
 import socket
 import statistics
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +17,7 @@ from tests.faults.conftest import Note, Scale, Supervise
 from tests.faults.counting_model import CountingModel
 from tests.faults.invariants import check
 from tests.faults.proxy import proxied
-from tests.faults.resources import Resources, check_resources, count, measure, peak_memory, resident
+from tests.faults.resources import Resources, check_resources, count, established, measure, peak_memory, resident
 from tests.faults.supervisor import Supervisor
 from tests.sse_client import Event
 
@@ -131,13 +130,11 @@ def connect_deaf(port: int, session_id: str) -> socket.socket:
     return deaf
 
 
-async def wait_dropped(sockets: Sequence[socket.socket]) -> float:
+async def wait_dropped(port: int, sockets: Sequence[socket.socket]) -> float:
     """Wait until the server has dropped all, and return the seconds that it took."""
     begun = asyncio.get_running_loop().time()
-    poll = select.poll()
-    for one in sockets:
-        poll.register(one, 0)  # errors and hang-ups only
-    await until(lambda: len(poll.poll(0)) == len(sockets), FILLED + NOTICED)
+    ports = {one.getsockname()[1] for one in sockets}
+    await until(lambda: not ports & established(port), FILLED + NOTICED)
     return asyncio.get_running_loop().time() - begun
 
 
@@ -150,7 +147,7 @@ async def test_never_reading(supervise: Supervise, model: CountingModel, dsn: st
     async with callers(supervisor.url, ["wide"]) as (asker,), answering(asker, 40, 250, width=16_000) as turn:
         memory = resident(supervisor.pid)
         deaf = [connect_deaf(supervisor.port, turn.session_id) for _ in range(scale.deaf_readers)]
-        dropping = asyncio.create_task(wait_dropped(deaf))
+        dropping = asyncio.create_task(wait_dropped(supervisor.port, deaf))
         measuring = asyncio.create_task(measure_latency(supervisor.url, model, scale.good_readers, "beside"))
         memory = await peak_memory(supervisor.pid, measuring) - memory
         beside, seen_beside = await measuring
