@@ -20,15 +20,15 @@ test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local 
 
 .PHONY: test-faults
 test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small scale (4 minutes)
-	@$(BIN)/python -m pytest tests/faults -v --scale quick
+	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale quick
 
 .PHONY: test-faults-full
 test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes faults.md
-	@$(BIN)/python -m pytest tests/faults -v --scale full --report faults.md
+	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report faults.md
 
 .PHONY: soak
 soak: .venv/dev ## the full scale again and again, by new seeds, until something breaks
-	@while $(BIN)/python -m pytest tests/faults -x --scale full; do :; done
+	@while $(BIN)/python -m pytest tests/faults -v -x --tb=short --scale full; do :; done
 
 .PHONY: lint
 lint: .venv/dev ## check style and types

@@ -36,6 +36,7 @@ class Scale:
     deaf_readers: int  # C3
     good_readers: int
     racing_posts: int  # C6
+    doubtful_posts: int
     tabs: int  # C8
     slow_loris: int  # C11
     held_sockets: int  # D6
@@ -59,6 +60,7 @@ SCALES = {
         deaf_readers=200,
         good_readers=100,
         racing_posts=50,
+        doubtful_posts=5,
         tabs=20,
         slow_loris=100,
         held_sockets=80,
@@ -80,6 +82,7 @@ SCALES = {
         deaf_readers=200,
         good_readers=100,
         racing_posts=50,
+        doubtful_posts=30,
         tabs=50,
         slow_loris=300,
         held_sockets=80,
