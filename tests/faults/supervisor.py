@@ -20,6 +20,7 @@ RESTART_DELAY = 0.05
 STOP_TIMEOUT = 30.0
 LOG_LINES = 5000
 MAX_LINE = 1 << 20
+MAX_TRACEBACKS = 20  # of which more than a line is kept
 
 
 class Supervisor:
@@ -56,7 +57,7 @@ class Supervisor:
         self.exits: list[int] = []  # statuses
         self.notifications: list[tuple[float, str]] = []
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.tracebacks: list[str] = []  # the line before each
+        self.tracebacks: list[str] = []  # each with the line before it
         self.restarting = True
         self.changed = asyncio.Event()
 
@@ -107,7 +108,9 @@ class Supervisor:
         async for line in self.process.stderr:
             text = line.decode(errors="replace").rstrip()
             if "Traceback" in text:
-                self.tracebacks.append(self.log[-1] if self.log else text)
+                self.tracebacks.append("\n".join([*self.log][-1:]))
+            if self.tracebacks and len(self.tracebacks) <= MAX_TRACEBACKS and not text[:1].isdigit():
+                self.tracebacks[-1] += f"\n{text}"
             self.log.append(text)
 
     def _hear(self) -> None:

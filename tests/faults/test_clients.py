@@ -144,19 +144,23 @@ async def test_never_reading(supervise: Supervise, model: CountingModel, dsn: st
     warm = await warm_up(supervisor, dsn)
     model.sent = {}
     alone, seen = await measure_latency(supervisor.url, model, scale.good_readers, "alone")
-    async with callers(supervisor.url, ["wide"]) as (asker,), answering(asker, 40, 250, width=16_000) as turn:
+    async with callers(supervisor.url, names("wide", 10)) as askers:
+        asking = [asyncio.create_task(user.ask(user.question(count=40, pace=250, width=16_000))) for user in askers]
+        await until(lambda: all(user.transcripts and user.transcripts[0].received for user in askers))
         memory = resident(supervisor.pid)
-        deaf = [connect_deaf(supervisor.port, turn.session_id) for _ in range(scale.deaf_readers)]
+        turns = itertools.cycle(transcripts_of(askers))
+        deaf = [connect_deaf(supervisor.port, next(turns).session_id) for _ in range(scale.deaf_readers)]
         dropping = asyncio.create_task(wait_dropped(supervisor.port, deaf))
         measuring = asyncio.create_task(measure_latency(supervisor.url, model, scale.good_readers, "beside"))
         memory = await peak_memory(supervisor.pid, measuring) - memory
         beside, seen_beside = await measuring
         dropped = await dropping
+        await asyncio.gather(*asking)
         for one in deaf:
             one.close()
     note(f"p99 {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside {len(deaf)} that never read")
     note(f"{memory / len(deaf) / 1024:.0f} KiB for each, all dropped after {dropped:.1f} s")
-    note(await check(dsn, [*seen, *seen_beside, *asker.transcripts], model, [supervisor]))
+    note(await check(dsn, [*seen, *seen_beside, *transcripts_of(askers)], model, [supervisor]))
     note(await check_resources(supervisor.pid, dsn, warm))
     assert beside <= max(2 * alone, alone + JITTER)
     assert memory < len(deaf) * DEAF_MEMORY

@@ -58,8 +58,8 @@ async def test_racing_with_one_key(
     supervisor = await supervise()
     question = Question("once", count=50)
     async with callers(supervisor.url, names("c", scale.racing_posts)) as users:
-        await everyone([user.ask(question, key="the key", stream=n % 2 == 0) for n, user in enumerate(users)])
-        await everyone([users[0].ask(question, key='"the key"', stream=stream) for stream in (True, False)])
+        await everyone([user.ask(question, key="the-key", stream=n % 2 == 0) for n, user in enumerate(users)])
+        await everyone([users[0].ask(question, key='"the-key"', stream=stream) for stream in (True, False)])
         transcripts = transcripts_of(users)
         note(await check(dsn, transcripts, model, [supervisor]))
     assert len({transcript.turn_id for transcript in transcripts}) == 1
