@@ -47,6 +47,7 @@ class Transcript:
     answer: dict[str, Any] | None = None  # the body of a JSON answer
     connections: int = 0
     refusals: int = 0  # 503, or nobody there
+    bad_gateways: int = 0  # a proxy's word that the daemon has gone in the middle of it
     in_doubt: bool = False  # cut before anything was acknowledged, and without a key to ask again with
 
     @property
@@ -160,6 +161,7 @@ class Caller:
     async def _take_answer(self, transcript: Transcript, response: aiohttp.ClientResponse) -> float:
         """Read what a POST answers; return how long to wait where it has to be made again."""
         transcript.connections += 1
+        check_gateway(transcript, response)
         if response.status == 503:
             return self._refused(transcript, response.headers["Retry-After"])
         assert response.status in {200, 202}, f"{response.status}: {await response.text()}"
@@ -185,6 +187,7 @@ class Caller:
         url = f"{self.url}/agent/chat/stream/{transcript.session_id}"
         async with self.session.get(url, headers=headers) as response:
             transcript.connections += 1
+            check_gateway(transcript, response)
             if response.status == 204 and not transcript.received:
                 await self._read_history(transcript)
                 return
@@ -211,9 +214,22 @@ class Caller:
         """Take the answer from the history: its turn was over before it could be attached to."""
         url = f"{self.url}/agent/chat/history/{transcript.session_id}"
         async with self.session.get(url, params={"limit": "1"}) as response:
+            check_gateway(transcript, response)
             assert response.status == 200, await response.text()
             (message,) = (await response.json())["messages"]
         transcript.answer = {"message": message}
+
+
+def check_gateway(transcript: Transcript, response: aiohttp.ClientResponse) -> None:
+    """Take a proxy's error for a cut; raises ConnectionError."""
+    if is_gateways(response):
+        transcript.bad_gateways += 1
+        raise ConnectionError
+
+
+def is_gateways(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether a proxy says that the daemon can't be reached or has hung up."""
+    return response.status in {502, 504} and response.content_type == "text/html"
 
 
 @asynccontextmanager

@@ -45,6 +45,9 @@ class Scale:
     restarts: int  # P1, P2
     outage: float  # P3, P4
     resets: int  # P5
+    process_kills: int  # D2, two processes
+    drained: int  # D3: callers
+    drains: int
 
 
 SCALES = {
@@ -69,6 +72,9 @@ SCALES = {
         restarts=3,
         outage=6.0,
         resets=20,
+        process_kills=4,
+        drained=50,
+        drains=2,
     ),
     "full": Scale(
         kills=100,
@@ -91,6 +97,9 @@ SCALES = {
         restarts=20,
         outage=30.0,
         resets=100,
+        process_kills=30,
+        drained=200,
+        drains=10,
     ),
 }
 
@@ -145,7 +154,7 @@ async def supervise(tmp_path: Path, dsn: str, model: CountingModel) -> AsyncIter
 
         async def start(name: str = "chatd", *, pass_socket: bool = True, **environment: str) -> Supervisor:
             settings = {"DATABASE_URL": dsn, "ANTHROPIC_BASE_URL": model.url} | environment
-            supervisor = Supervisor(tmp_path / name, pass_socket=pass_socket, **settings)
+            supervisor = Supervisor(tmp_path / name, pass_socket=pass_socket, environment=settings)
             return await stack.enter_async_context(supervised(supervisor))
 
         yield start

@@ -7,9 +7,10 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 
@@ -34,11 +35,17 @@ class Supervisor:
     keeper: asyncio.Task[None]
 
     def __init__(
-        self, directory: Path, *, pass_socket: bool = True, command: Sequence[str] = SERVE, **environment: str
+        self,
+        directory: Path,
+        *,
+        pass_socket: bool = True,
+        listening: socket.socket | None = None,
+        command: Sequence[str] = SERVE,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.command = directory, command
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.socket = listening.dup() if listening else socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.port: int = self.socket.getsockname()[1]
         if not pass_socket:
             self.socket.close()
@@ -52,7 +59,7 @@ class Supervisor:
             "ANTHROPIC_API_KEY": "sk-canary-key",
             "NOTIFY_SOCKET": str(self.notify_path),
         }
-        self.environment = inherited | own | environment
+        self.environment = inherited | own | dict(environment)
         self.starts: list[float] = []  # by the monotonic clock
         self.exits: list[int] = []  # statuses
         self.notifications: list[tuple[float, str]] = []

@@ -117,8 +117,9 @@ async def test_killed_while_it_migrates(
     name = f"unmigrated_{migration}"
     await execute(cluster, f"CREATE DATABASE {name}")
     dsn = cluster.replace("/postgres?", f"/{name}?")
-    supervisor = Supervisor(tmp_path, DATABASE_URL=dsn, ANTHROPIC_BASE_URL=model.url)
-    supervisor.environment["CHATD_CRASH_POINT"] = f"before_migration_commit:{migration}"
+    settings = {"DATABASE_URL": dsn, "ANTHROPIC_BASE_URL": model.url}
+    settings["CHATD_CRASH_POINT"] = f"before_migration_commit:{migration}"
+    supervisor = Supervisor(tmp_path, environment=settings)
     await supervisor.start()
     del supervisor.environment["CHATD_CRASH_POINT"]
     try:

@@ -53,7 +53,7 @@ async def test_killed_at_random_under_load(
 
 async def test_killed_with_its_embedded_database(tmp_path: Path, model: CountingModel, note: Note) -> None:
     """D6: kill -9 (out of memory) of a daemon that owns its PostgreSQL, in the middle of answers"""
-    supervisor = Supervisor(tmp_path, ANTHROPIC_BASE_URL=model.url)
+    supervisor = Supervisor(tmp_path, environment={"ANTHROPIC_BASE_URL": model.url})
     async with supervised(supervisor), callers(supervisor.url, names("c", 5)) as users:
         asking = [asyncio.create_task(user.ask(user.question(count=150, pace=20))) for user in users]
         await until(lambda: all(user.transcripts and len(user.transcripts[0].received) > 20 for user in users))

@@ -260,7 +260,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_disk_full(small_disk: Path, model: CountingModel, note: Note) -> None:
     """P7: the disk is full: posts are refused, nothing crashes for good, and it goes on when there is room again"""
-    supervisor = Supervisor(small_disk, ANTHROPIC_BASE_URL=model.url)
+    supervisor = Supervisor(small_disk, environment={"ANTHROPIC_BASE_URL": model.url})
     dsn = f"postgresql://chatd@/postgres?host={small_disk / 'postgres'}&port=5432"
     async with supervised(supervisor):
         async with asking(supervisor.url, 10, 300) as users:
