@@ -88,7 +88,8 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
         async with (
             background(journal.run()),
             background(listen(repo, notices)),
-            background(recovery.run()),
+            background(recovery.keep_leases()),
+            background(recovery.keep_claiming()),
             background(sweep(repo, config.event_retention)),
             background(keep_notifying(config.notify_socket, config.watchdog, turns.describe)),
         ):

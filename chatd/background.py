@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,13 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for so long at most. (asyncio.wait_for may swallow a cancellation, up to Python 3.11.)"""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def report(task: asyncio.Task[None]) -> None:

@@ -3,18 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
 import asyncpg
 
+from chatd.background import wait_for
 from chatd.errors import InDoubt, Unavailable
 
 Connection = Any  # asyncpg ships no types
 
 ACQUIRE_TIMEOUT = 2.0
 STATEMENT_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 0.5
 LISTEN_CHECK = 10.0  # seconds between two looks whether the connection that listens still works
 CHANNEL = "chatd"
 # What a database that is away, starting, stopping, full, frozen or overloaded makes asyncpg raise.
@@ -27,6 +29,13 @@ AWAY = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresIOError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# Of these, what a database says that is there, and has not done what it was asked.
+REFUSED = (
+    asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -69,7 +78,7 @@ async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
         yield pool
     finally:
         try:
-            await asyncio.wait_for(pool.close(), STATEMENT_TIMEOUT)
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT)
         except AWAY:  # to say goodbye takes a connection that works
             pool.terminate()
 
@@ -96,7 +105,9 @@ class Connections:
         except AWAY as error:
             if task and task.cancelling() > cancelling:  # asyncpg's own troubles while it was cancelled
                 raise asyncio.CancelledError from error
-            raise (InDoubt(backend) if backend else Unavailable()) from error
+            if backend is None or isinstance(error, REFUSED):
+                raise Unavailable from error
+            raise InDoubt(backend) from error
 
     async def _all(self, query: str, *values: Any) -> list[Any]:
         async with self.connection() as conn:
@@ -122,8 +133,7 @@ class Connections:
                 conn.add_termination_listener(lambda _: broken.set())
                 await conn.add_listener(CHANNEL, lambda *notice: hear(notice[-1]))
                 while True:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(broken.wait(), LISTEN_CHECK)
+                    await wait_for(broken, LISTEN_CHECK)
                     await conn.execute("SELECT 1")
             finally:
                 conn.terminate()

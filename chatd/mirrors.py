@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
+from chatd.background import wait_for
 from chatd.errors import Unavailable
-from chatd.log import Log
+from chatd.log import Log, Reader
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.turns import Turns
@@ -16,7 +17,13 @@ logger = logging.getLogger(__name__)
 
 POLL = 1.0  # seconds between two looks, should no notice come
 ASK = 5.0  # seconds between two requests for notices: they hold for 10
+CLOSE_TIMEOUT = 0.5  # for queries that are under way
+RETRY = 0.2  # seconds between two looks at a turn that changes hands
 PAGE = 256  # events a query
+
+
+class Swept(Exception):
+    """Events are missing."""
 
 
 class Mirror:
@@ -32,8 +39,7 @@ class Mirror:
         try:
             while not await self._catch_up():
                 await self._ask_for_notices()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.woken.wait(), POLL)
+                await wait_for(self.woken, POLL)
                 self.woken.clear()
                 if not self.log.readers:
                     return
@@ -50,6 +56,8 @@ class Mirror:
             await self._read_events()  # those that were written between the two looks
         except Unavailable:
             return False
+        except Swept:
+            return True
         if turn.last_seq == len(self.log.frames):
             self.log.turn = turn
         return True
@@ -58,7 +66,9 @@ class Mirror:
         page_size = PAGE
         while page_size == PAGE:
             page = await self.repo.list_events(self.log.turn.id, len(self.log.frames), PAGE)
-            for _, data in page:
+            for seq, data in page:
+                if seq != len(self.log.frames) + 1:  # swept, while this process stood still
+                    raise Swept
                 self.log.committed(data, json.loads(data))
             self.log.wake()
             page_size = len(page)
@@ -92,6 +102,20 @@ class Mirrors:
             mirror = self._start(Mirror(self.repo, turn))
         return mirror.log
 
+    async def wait_for_end(self, turn: Turn) -> Turn:
+        """Return a turn as it ended, whoever ends it, or as it runs when this process is about to end.
+
+        Raises NotFound when it is deleted meanwhile.
+        """
+        while turn.state == "running" and not self.turns.closed:
+            with closing(Reader(self.log_of(turn), 0)) as reader:
+                await reader.log.over.wait()
+            turn = reader.log.turn
+            if turn.state == "running" and not self.turns.closed:  # another process has it now
+                turn = await self.turns.find(turn)
+                await asyncio.sleep(RETRY)
+        return turn
+
     def _start(self, mirror: Mirror) -> Mirror:
         self.mirrors[mirror.log.turn.id] = mirror
         task = asyncio.create_task(mirror.run())
@@ -118,4 +142,5 @@ class Mirrors:
         self.closed = True
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=CLOSE_TIMEOUT)

@@ -30,4 +30,6 @@ async def listen(repo: Repo, kinds: Mapping[str, Hear]) -> None:
             await repo.listen(hear)
         except Unavailable as error:
             logger.debug("not listening: %r", error.__cause__)
+        except Exception:
+            logger.exception("not listening")
         await asyncio.sleep(RETRY)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from chatd.errors import Unavailable
+from chatd.errors import NotFound, Unavailable
 from chatd.log import Reader
 from chatd.mirrors import Mirrors
 from chatd.models import Turn
@@ -129,20 +129,10 @@ async def reset(repo: Repo, mirrors: Mirrors, turn: Turn) -> Place:
         text, seq = await read_text(repo, turn)
         return Place(reset_frame(turn, seq, text), source_of(repo, mirrors, turn, seq))
     message = await repo.find_message(turn.session_id, turn.message_id)
+    if message is None and json.loads(turn.outcome)["message_id"]:
+        raise NotFound  # the session was deleted just now
     first = reset_frame(turn, turn.last_seq - 1, message.content if message else "")
     return Place(first + frame(turn.id, turn.last_seq, turn.outcome), Replay(repo, turn, turn.last_seq))
-
-
-async def wait_for_end(mirrors: Mirrors, turn: Turn) -> Turn:
-    """Return a turn as it ended, or as it runs when it can't be waited for here any more."""
-    if turn.state != "running":
-        return turn
-    reader = Reader(mirrors.log_of(turn), 0)
-    try:
-        await reader.log.over.wait()
-    finally:
-        reader.close()
-    return reader.log.turn
 
 
 def reset_frame(turn: Turn, seq: int, text: str) -> bytes:

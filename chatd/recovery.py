@@ -10,10 +10,12 @@ import logging
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from chatd.background import wait_for
 from chatd.errors import Unavailable
+from chatd.models import Turn
 from chatd.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -63,29 +65,39 @@ class Recovery:
         self.turns, self.repo, self.data_dir = turns, turns.repo, data_dir
         self.deaths: dict[uuid.UUID, float] = {}  # when they were noticed, by the loop's clock
         self.orphans = asyncio.Event()  # another process has let go of turns
+        self.now = asyncio.get_running_loop().time
+        self.patient_until = 0.0
 
     def hear_orphans(self, _: Sequence[str]) -> None:
         self.orphans.set()
 
-    async def run(self) -> None:
-        """Renew what is run here and take over what is orphaned, for ever.
-
-        When the database was away, others get the time to renew theirs before anything is taken over.
-        """
-        now, patient_until = asyncio.get_running_loop().time, 0.0
+    async def keep_leases(self) -> None:
+        """Renew what is run here, for ever."""
         while True:
             try:
                 await self.turns.renew()
-                if now() >= patient_until:
+            except Unavailable:
+                self.patient_until = self.now() + PATIENCE
+            except Exception:
+                logger.exception("leases can't be renewed")
+            await asyncio.sleep(RENEWAL)
+
+    async def keep_claiming(self) -> None:
+        """Take over what is orphaned, for ever.
+
+        When the database was away, others get the time to renew theirs before anything is taken over.
+        """
+        while True:
+            try:
+                if self.now() >= self.patient_until:
                     await self.claim()
             except Unavailable:
-                patient_until = now() + PATIENCE
+                self.patient_until = self.now() + PATIENCE
             except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
                 logger.warning("dead processes can't be looked for: %s", error)
             except Exception:
-                logger.exception("leases can't be kept")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.orphans.wait(), LAST_WORDS if self.deaths else RENEWAL)
+                logger.exception("orphans can't be claimed")
+            await wait_for(self.orphans, LAST_WORDS if self.deaths else RENEWAL)
             self.orphans.clear()
 
     async def claim(self) -> None:
@@ -94,16 +106,19 @@ class Recovery:
         A dead process's last statement may be done after its death: so it is counted among the dead for a while.
         """
         dead = dead_boots(self.data_dir)
-        now = asyncio.get_running_loop().time()
-        self.deaths = {boot_id: self.deaths.get(boot_id, now) for boot_id in dead}
+        self.deaths = {boot_id: self.deaths.get(boot_id, self.now()) for boot_id in dead}
         more = True
         while more and not self.turns.draining:
-            own = list(self.turns.running)
-            turns = await self.repo.claim_turns(self.turns.boot_id, list(dead), CLAIMS, own)
-            for turn in turns:
-                logger.info("going on with %s of session %s", turn.id, turn.session_id)
-                await self.turns.take_over(turn)
+            turns = await self.repo.claim_turns(self.turns.boot_id, list(dead), CLAIMS, self.turns.own())
+            await asyncio.gather(*map(self._take_over, turns))
             more = len(turns) == CLAIMS
         for boot_id, noticed in self.deaths.items():
-            if now > noticed + LEASE:
+            if self.now() > noticed + LEASE:
                 dead[boot_id].unlink(missing_ok=True)
+
+    async def _take_over(self, turn: Turn) -> None:
+        logger.info("going on with %s of session %s", turn.id, turn.session_id)
+        try:
+            await self.turns.take_over(turn)
+        except Exception:
+            logger.exception("%s can't be taken over", turn.id)

@@ -106,11 +106,15 @@ class Repo(Connections):
     async def abandon_turn(self, request: TurnRequest, turn: Turn, backend: int) -> bool:
         """Undo a begin_turn that is in doubt, its connection first: it may still be about to be done.
 
-        False: the turn has begun and stays, since a request with the same key was told of it.
+        False: the turn has begun and stays, since a request with the same key was told of it, or another process has
+        taken it over.
         """
         await self._one("terminate_backend", backend)
         async with self.connection() as conn, conn.transaction():
             await conn.fetchrow(QUERIES["lock_session"], turn.session_id)
+            locked = await conn.fetchrow(QUERIES["lock_turn"], turn.id)
+            if locked and locked["epoch"] > turn.epoch:
+                return False
             key = await conn.fetchrow(QUERIES["forget_key"], request.owner, request.key, turn.id)
             if key and key["replayed"]:
                 return False
@@ -184,9 +188,9 @@ class Repo(Connections):
     ) -> list[Turn]:
         return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
 
-    async def claim_turn(self, turn_id: str, boot_id: uuid.UUID) -> Turn | None:
-        """Take a running turn over, whoever runs it."""
-        row = await self._one("claim_turn", turn_id, boot_id)
+    async def claim_turn(self, turn: Turn, boot_id: uuid.UUID) -> Turn | None:
+        """Take a running turn over, whoever runs it; None: somebody else was first."""
+        row = await self._one("claim_turn", turn.id, turn.epoch, boot_id)
         return row and Turn(**row)
 
     async def release_turns(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> None:

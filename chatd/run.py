@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import backoff
 
+from chatd.beginning import Beginning
 from chatd.crash import crash_point
-from chatd.errors import InDoubt, NotFound
+from chatd.errors import NotFound
 from chatd.journal import Lost, PendingLog
 from chatd.llm import MAX_RETRY_AFTER, UpstreamError
 from chatd.models import Answer, Turn, TurnRequest
@@ -42,8 +43,7 @@ class Run:
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
-        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.begun.add_done_callback(lambda begun: begun.cancelled() or begun.exception())
+        self.beginning = Beginning(turns, turn)
 
     def stop(self) -> None:
         """End the turn with what it has: at once where it waits for the model, else when it would begin to."""
@@ -68,31 +68,16 @@ class Run:
             "user_message_id": turn.user_message_id,
         }
         data = encode(start)
+        begun = False
         try:
-            crash_point("before_begin")
-            await self.repo.begin_turn(request, turn, self.turns.boot_id, data)
-            crash_point("after_begin")
-        except BaseException as error:
-            self.begun.set_exception(error)
-            if not (isinstance(error, InDoubt) and await self._has_begun(request, error.backend)):
+            begun = await self.beginning.make(request, data)
+        finally:
+            if not begun:
                 self.log.end(lost=True)
-                if not isinstance(error, Exception):
-                    raise
-                return
-        else:
-            self.begun.set_result(None)
-        self.log.committed(data, start)
-        self.log.wake()
-        await self.answer()
-
-    async def _has_begun(self, request: TurnRequest, backend: int) -> bool:
-        """See to it that what the client was told, that nothing was written, is true; but for what others rely on."""
-        crash_point("before_abandon")
-        try:
-            return not await self.journal.insist(lambda: self.repo.abandon_turn(request, self.turn, backend))
-        except BaseException:
-            self.log.end(lost=True)
-            raise
+        if begun:
+            self.log.committed(data, start)
+            self.log.wake()
+            await self.answer()
 
     async def answer(self) -> None:
         """Ask the model and end the turn; a turn that can't be ended here is left to another process."""

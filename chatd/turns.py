@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from chatd.config import Config
 from chatd.crash import crash_point
@@ -34,6 +34,7 @@ class Turns:
     def __init__(self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
         self.running: dict[str, Run] = {}
+        self.taking: set[str] = set()  # turns that were claimed and are about to run here
         self.draining = self.closed = False
 
     async def begin(self, request: TurnRequest) -> tuple[Turn, bool]:
@@ -57,7 +58,7 @@ class Turns:
             raise Unavailable("The server is shutting down. Try again shortly.")
         run = Run(self, new_turn(request.session_id))
         self._start(run, run.begin_and_answer(request))
-        await asyncio.shield(run.begun)
+        await asyncio.shield(run.beginning.told)
         return run.turn
 
     async def _replay(self, request: TurnRequest, key: str) -> Turn | None:
@@ -76,14 +77,22 @@ class Turns:
     async def take_over(self, turn: Turn) -> None:
         """Go on with a turn that was claimed, from what it has published."""
         crash_point("after_claim")
-        run = Run(self, turn)
-        for _, data in await self.journal.insist(lambda: self._read_events(turn)):
-            run.log.committed(data, json.loads(data))
-        if self.closed:
-            await self._release([turn.id])
-            return
+        self.taking.add(turn.id)
+        try:
+            events = await self.journal.insist(lambda: self._read_events(turn))
+            if self.closed:
+                await self._release([turn.id])
+            else:
+                self._resume(turn, events)
+        finally:
+            self.taking.discard(turn.id)
+
+    def _resume(self, turn: Turn, events: list[tuple[int, str]]) -> None:
         crash_point("before_resume")
-        run.begun.set_result(None)
+        run = Run(self, turn)
+        run.beginning.skip()
+        for _, data in events:
+            run.log.committed(data, json.loads(data))
         run.reply = Reply("".join(run.log.text))
         self._start(run, run.answer())
 
@@ -94,52 +103,62 @@ class Turns:
         return events
 
     def _start(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        if older := self.running.get(run.turn.id):  # it was taken from this process and has come back
+            older.lose()
         self.running[run.turn.id] = run
         run.task = asyncio.create_task(work)
         run.task.add_done_callback(lambda _: self._forget(run))
 
     def _forget(self, run: Run) -> None:
-        if self.running.get(run.turn.id) is run:  # it may have been taken from this process and come back
+        if self.running.get(run.turn.id) is run:
             del self.running[run.turn.id]
 
     async def stop(self, turn: Turn) -> Turn:
-        """Stop a running turn, wherever it runs, and return it as it ended.
+        """Stop a running turn, wherever it runs and whoever else stops it, and return it as it ended.
 
         A process that does not obey in time (it hangs, it is dead, or hears nothing) loses the turn to this one.
         Raises NotFound, Unavailable.
         """
-        if turn.id not in self.running:
-            ended = await self._stop_elsewhere(turn)
-            if ended.state != "running":
-                return ended
-        return await self._stop_here(turn)
-
-    async def _stop_here(self, turn: Turn) -> Turn:
-        if run := self.running.get(turn.id):
-            run.stop()
-            await asyncio.wait([run.task], timeout=STOP_TIMEOUT)
-            turn = run.log.turn
-        if turn.state == "running":
-            raise Unavailable
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                while turn.state == "running":
+                    run = self.running.get(turn.id)
+                    turn = await (self._stop_here(run) if run else self._stop_elsewhere(turn))
+        except TimeoutError:
+            raise Unavailable("The turn does not stop. Try again shortly.") from None
         return turn
 
+    async def _stop_here(self, run: Run) -> Turn:
+        run.stop()
+        await asyncio.wait([run.task])
+        return run.log.turn if run.log.turn.state != "running" else await self.find(run.turn)
+
     async def _stop_elsewhere(self, turn: Turn) -> Turn:
-        """Have another process stop a turn, or take the turn from it; then return it as it still runs, here."""
+        """Have another process stop a turn, or take the turn from it, to be stopped here."""
         await self.repo.request_stop(turn.id)
         crash_point("after_request_stop")
         with suppress(TimeoutError):
             async with asyncio.timeout(OBEY_TIMEOUT):
-                while (turn := await self._find(turn)).state == "running":
+                while (turn := await self.find(turn)).state == "running" and turn.id not in self.running:
                     await asyncio.sleep(OBEY_POLL)
                 return turn
-        if claimed := await self.repo.claim_turn(turn.id, self.boot_id):
-            await self.take_over(claimed)
-        return await self._find(turn)
+        await self._seize(turn)
+        return await self.find(turn)
 
-    async def _find(self, turn: Turn) -> Turn:
-        if (found := await self.repo.find_turn(turn.session_id, turn.id)) is None:
+    async def _seize(self, turn: Turn) -> None:
+        self.taking.add(turn.id)
+        try:
+            if claimed := await self.repo.claim_turn(turn, self.boot_id):
+                await self.take_over(claimed)
+        finally:
+            self.taking.discard(turn.id)
+
+    async def find(self, turn: Turn) -> Turn:
+        """Return a turn's row as it is now; raises NotFound."""
+        found = await self.journal.insist(lambda: self.repo.find_turn(turn.session_id, turn.id))
+        if found is None:
             raise NotFound
-        return found
+        return cast(Turn, found)
 
     def hear_stop(self, turn_ids: Sequence[str]) -> None:
         """Stop the turn, if it runs here, as another process asks."""
@@ -154,10 +173,16 @@ class Turns:
     def _those_here(self, turn_ids: Sequence[str]) -> list[Run]:
         return [run for turn_id in turn_ids if (run := self.running.get(turn_id))]
 
+    def own(self) -> list[str]:
+        """Return the turns that this process runs, begins or takes over."""
+        return [*self.running, *self.taking]
+
     async def renew(self) -> None:
         """Renew the leases of what runs here, stop what is to be stopped, and leave what another process took over."""
-        own = [turn_id for turn_id, run in self.running.items() if run.begun.done()]
-        renewed = await self.repo.renew_leases(own, self.boot_id) if own else {}
+        own = [*(turn_id for turn_id, run in self.running.items() if run.beginning.told.done()), *self.taking]
+        if self.closed or not own:
+            return
+        renewed = await self.repo.renew_leases(own, self.boot_id)
         for run in self._those_here(own):
             if run.turn.id not in renewed:
                 run.lose()
@@ -181,12 +206,15 @@ class Turns:
         await self._hand_over(list(self.running.values()))
 
     async def _hand_over(self, runs: Sequence[Run]) -> None:
+        """Cancel runs and let go of their turns; one that is about to begin, or to be undone, gets a little time."""
+        if unsettled := [run.beginning.settled for run in runs if not run.beginning.settled.done()]:
+            await asyncio.wait(unsettled, timeout=RELEASE_TIMEOUT)
         for run in runs:
             logger.info("%s goes on with the next process", run.turn.id)
             run.task.cancel()
         if runs:
             await asyncio.wait([run.task for run in runs], timeout=RELEASE_TIMEOUT)
-            await self._release([run.turn.id for run in runs])
+            await self._release([run.turn.id for run in runs if run.beginning.settled.done()])
 
     async def _release(self, turn_ids: Sequence[str]) -> None:
         crash_point("before_release")

@@ -31,7 +31,7 @@ async def test_every_query_prepares_and_says_what_it_does(repo: Repo, name: str)
 
 def test_every_query_has_the_method_of_its_name_or_is_a_part_of_another() -> None:
     methods = {name for name in vars(Repo) if not name.startswith("_")}
-    assert QUERIES.keys() - methods == {"find_session", "forget_key", "lock_session", "terminate_backend"}
+    assert QUERIES.keys() - methods == {"find_session", "forget_key", "lock_session", "lock_turn", "terminate_backend"}
     source = inspect.getsource(Repo)
     assert all(f'"{name}"' in source for name in QUERIES)
 

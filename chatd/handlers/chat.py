@@ -10,7 +10,7 @@ from chatd.errors import UpstreamFailed, problem
 from chatd.handlers.stream import send
 from chatd.keys import JOURNAL, MIRRORS, OWNER, REPO, TURNS
 from chatd.models import Turn, TurnRequest
-from chatd.readers import locate_start, wait_for_end
+from chatd.readers import locate_start
 from chatd.schemas import (
     ChatRequest,
     check_session_id,
@@ -37,7 +37,7 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
 async def post_chat(request: web.Request) -> web.Response:
     turn, replayed = await begin(request)
     if not wants_no_answer(request):
-        turn = await wait_for_end(request.app[MIRRORS], turn)
+        turn = await request.app[MIRRORS].wait_for_end(turn)
     headers = REPLAYED if replayed else {}
     return accepted(turn, headers) if turn.state == "running" else await answered(request, turn, headers)
 

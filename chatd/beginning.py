@@ -1,0 +1,67 @@
+"""The beginning of a turn: it is committed, or refused, or in doubt and then undone."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from chatd.crash import crash_point
+from chatd.errors import InDoubt
+from chatd.models import Turn, TurnRequest
+
+if TYPE_CHECKING:
+    from chatd.turns import Turns
+
+DOUBT_TIMEOUT = 2.0  # seconds that the client waits for a doubtful beginning to be undone
+
+
+class Beginning:
+    """`told` is what whoever waits is told: the turn has begun (None), or why not. `settled`: it is certain which."""
+
+    def __init__(self, turns: "Turns", turn: Turn) -> None:
+        self.repo, self.journal, self.boot_id, self.turn = turns.repo, turns.journal, turns.boot_id, turn
+        loop = asyncio.get_running_loop()
+        self.told: asyncio.Future[None] = loop.create_future()
+        self.told.add_done_callback(lambda told: told.cancelled() or told.exception())  # nobody may be waiting
+        self.settled: asyncio.Future[None] = loop.create_future()
+
+    def skip(self) -> None:
+        """Begin nothing: the turn is there already."""
+        self.told.set_result(None)
+        self.settled.set_result(None)
+
+    async def make(self, request: TurnRequest, start: str) -> bool:
+        """Begin the turn, `start` being the JSON of its first event; False: it has not begun."""
+        refusal: BaseException | None = None
+        try:
+            crash_point("before_begin")
+            await self.repo.begin_turn(request, self.turn, self.boot_id, start)
+            crash_point("after_begin")
+        except InDoubt as doubt:
+            refusal = None if await self._is_there(request, doubt) else doubt
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told, and it is raised below
+            refusal = error
+        self._tell(refusal)
+        self.settled.set_result(None)
+        if refusal and not isinstance(refusal, Exception):
+            raise refusal
+        return refusal is None
+
+    def _tell(self, refusal: BaseException | None) -> None:
+        if self.told.done():
+            return
+        if refusal is None:
+            self.told.set_result(None)
+        else:
+            self.told.set_exception(refusal)
+
+    async def _is_there(self, request: TurnRequest, doubt: InDoubt) -> bool:
+        """See to it that what the client is told, that nothing was written, is true; but for what others rely on.
+
+        The client is told when it is so, or when that takes too long.
+        """
+        crash_point("before_abandon")
+        telling = asyncio.get_running_loop().call_later(DOUBT_TIMEOUT, self._tell, doubt)
+        try:
+            abandon = self.repo.abandon_turn
+            return not await self.journal.insist(lambda: abandon(request, self.turn, doubt.backend))
+        finally:
+            telling.cancel()
