@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from chatd import __version__, crash
-from chatd.app import create_app
+from chatd.app import create_app, drain
 from chatd.config import ANONYMOUS_IS_LOCAL, Config, is_loopback, read_config
 from chatd.database import open_database
 from chatd.embedded import find_binaries
@@ -27,7 +27,7 @@ from chatd.systemd import notify, passed_socket
 
 logger = logging.getLogger("chatd")
 
-SHUTDOWN_TIMEOUT = 1.0  # seconds for connections that nothing has ended
+SHUTDOWN_TIMEOUT = 0.4  # seconds for connections that nothing has ended; aiohttp waits twice
 KEEPALIVE_TIMEOUT = 3630.0  # longer than any proxy keeps an idle connection, so that it is the proxy that closes
 BACKLOG = 1024
 
@@ -89,6 +89,9 @@ async def serve(config: Config) -> None:
         await stopping
         logger.info("shutting down")
         notify(config.notify_socket, "STOPPING=1")
+        for site in list(runner.sites):
+            await site.stop()
+        await drain(app)
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The application: every route, resource and middleware on one screen."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
@@ -46,7 +47,7 @@ def create_app(config: Config) -> web.Application:
     app = web.Application(middlewares=[request_id, problems, authenticate], client_max_size=MAX_BODY)
     app[CONFIG] = config
     app.add_routes(ROUTES)
-    app.on_response_prepare.append(add_request_id)
+    app.on_response_prepare.extend([add_request_id, close_when_draining])
     app.on_shutdown.append(drain)
     app.cleanup_ctx.extend([model_context, database_context, turns_context])
     return app
@@ -85,18 +86,24 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             "events": mirrors.hear_events,
             "orphans": recovery.hear_orphans,
         }
-        async with (
-            background(journal.run()),
-            background(listen(repo, notices)),
-            background(recovery.keep_leases()),
-            background(recovery.keep_claiming()),
-            background(sweep(repo, config.event_retention)),
-            background(keep_notifying(config.notify_socket, config.watchdog, turns.describe)),
+        async with background(
+            journal.run(),
+            listen(repo, notices),
+            recovery.keep_leases(),
+            recovery.keep_claiming(),
+            sweep(repo, config.event_retention),
+            keep_notifying(config.notify_socket, config.watchdog, turns.describe),
         ):
             yield
 
 
 async def drain(app: web.Application) -> None:
-    """Let go of all streams before the connections that wait for them are closed; first, let running turns end."""
-    await app[MIRRORS].close()
-    await app[TURNS].drain()
+    """Let running turns end and let go of all streams, before the connections that wait for them are closed."""
+    await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close())
+
+
+async def close_when_draining(request: web.Request, response: web.StreamResponse) -> None:
+    """Have the client make its next request on a new connection: to the next process."""
+    if request.app[TURNS].draining:
+        response.force_close()
+        response.headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""Work beside other work: a task that begins and ends with a block, and does not die in silence."""
+"""Work beside other work: tasks that begin and end with a block, and do not die in silence."""
 
 import asyncio
 import logging
@@ -9,16 +9,21 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+CANCEL_TIMEOUT = 0.3  # seconds; a query that is cancelled waits for a database that may be frozen
+
+
 @asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine until the block ends."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(report)
+async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines until the block ends."""
+    tasks = [asyncio.create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(report)
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

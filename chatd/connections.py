@@ -16,7 +16,7 @@ Connection = Any  # asyncpg ships no types
 
 ACQUIRE_TIMEOUT = 2.0
 STATEMENT_TIMEOUT = 5.0
-CLOSE_TIMEOUT = 0.5
+CLOSE_TIMEOUT = 0.3
 LISTEN_CHECK = 10.0  # seconds between two looks whether the connection that listens still works
 CHANNEL = "chatd"
 # What a database that is away, starting, stopping, full, frozen or overloaded makes asyncpg raise.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 STOP_TIMEOUT = 5.0
 OBEY_TIMEOUT = 2.0  # for the process that runs a turn to stop it
 OBEY_POLL = 0.05
-RELEASE_TIMEOUT = 1.0
+HAND_OVER_TIMEOUT = 0.7
 KEY_RACES = 3
 PAGE = 1000  # events a query
 
@@ -195,6 +195,8 @@ class Turns:
 
     async def drain(self) -> None:
         """Let running turns end, for a while; hand the others over to the next process."""
+        if self.draining:
+            return
         self.draining = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.drain_timeout
@@ -203,22 +205,22 @@ class Turns:
         while self.running and (left := deadline - loop.time()) > 0:
             await asyncio.wait([run.task for run in self.running.values()], timeout=left)
         self.closed = True
-        await self._hand_over(list(self.running.values()))
+        handing_over = asyncio.create_task(self._hand_over(list(self.running.values())))
+        await asyncio.wait([handing_over], timeout=HAND_OVER_TIMEOUT)
 
     async def _hand_over(self, runs: Sequence[Run]) -> None:
         """Cancel runs and let go of their turns; one that is about to begin, or to be undone, gets a little time."""
         if unsettled := [run.beginning.settled for run in runs if not run.beginning.settled.done()]:
-            await asyncio.wait(unsettled, timeout=RELEASE_TIMEOUT)
+            await asyncio.wait(unsettled, timeout=HAND_OVER_TIMEOUT / 2)
         for run in runs:
             logger.info("%s goes on with the next process", run.turn.id)
             run.task.cancel()
         if runs:
-            await asyncio.wait([run.task for run in runs], timeout=RELEASE_TIMEOUT)
+            await asyncio.wait([run.task for run in runs])
             await self._release([run.turn.id for run in runs if run.beginning.settled.done()])
 
     async def _release(self, turn_ids: Sequence[str]) -> None:
         crash_point("before_release")
-        with suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self.repo.release_turns(turn_ids, self.boot_id)
+        with suppress(Unavailable):
+            await self.repo.release_turns(turn_ids, self.boot_id)
         crash_point("after_release")

@@ -7,16 +7,24 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from chatd.config import Config
+from chatd.embedded import Postgres
 from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, says
 from tests.server_process import ServerProcess, serving
 from tests.sse_client import Event, events, read_all, text_of
+from tests.test_hostile import family, tell
 from tests.test_stop import begin, one_two
 
 LAST_FRAME = re.compile(rb"\n\nretry: (\d+)\n\n$")
+
+
+@pytest.fixture
+def server(tmp_path: Path, model: ModelServer) -> ServerProcess:
+    return ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="1")
 
 
 async def close(chat: Chat) -> None:
@@ -94,7 +102,70 @@ async def test_readyz_says_so(start: Start, model: ModelServer) -> None:
     assert problem["code"] == "unavailable"
 
 
-async def test_500_streams_are_gone_in_time(tmp_path: Path, model: ModelServer) -> None:
+async def test_a_connection_that_is_kept_is_served_to_the_end(server: ServerProcess, model: ModelServer) -> None:
+    """Nobody new is let in; who is in hears of it, and what is posted in the last moment is not lost."""
+    model.default = one_two
+    url = await server.start()
+    async with aiohttp.ClientSession(url) as client, aiohttp.ClientSession(url) as other:
+        chat, late = Chat(client), Chat(other)
+        await late.call("GET", "/readyz")
+        posting = asyncio.create_task(chat.post("count", status=202))
+        await until(lambda: len(model.requests) == 1)
+        ending = asyncio.create_task(server.end(signal.SIGTERM))
+        await asyncio.sleep(0.2)
+        async with other.get("/readyz") as response:
+            assert (response.status, response.headers["Connection"]) == (503, "close")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await late.call("GET", "/readyz")
+        await posting
+        assert await ending == 0
+    assert "Traceback" not in server.log
+
+
+async def test_what_is_posted_on_a_kept_connection_is_handed_over(server: ServerProcess, model: ModelServer) -> None:
+    model.default = one_two
+    url = await server.start()
+    async with aiohttp.ClientSession(url) as client, aiohttp.ClientSession(url) as other:
+        chat, late = Chat(client), Chat(other)
+        await late.call("GET", "/readyz")
+        posting = asyncio.create_task(chat.post("count", status=202))
+        await until(lambda: len(model.requests) == 1)
+        ending = asyncio.create_task(server.end(signal.SIGTERM))
+        await asyncio.sleep(0.2)
+        accepted = await late.post("in the last moment", status=202)
+        await posting
+        assert await ending == 0
+    model.default = says(" three")
+    async with serving(server) as chat:
+        async with asyncio.timeout(10):
+            while (history := await chat.history(accepted["session_id"]))["message_count"] < 2:
+                await asyncio.sleep(0.05)
+    assert history["messages"][1]["content"] == "One two three"
+
+
+async def test_it_ends_in_time_with_a_frozen_database(
+    server: ServerProcess, postgres: Postgres, model: ModelServer
+) -> None:
+    model.default = one_two
+    server.environment["DATABASE_URL"] = postgres.dsn()
+    async with serving(server) as chat:
+        accepted = await begin(chat)
+        reading = asyncio.create_task(read_raw(chat, accepted["session_id"]))
+        await asyncio.sleep(0.5)
+        assert postgres.process is not None
+        pids = family(postgres.process.pid)
+        tell(pids, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(0.5)
+            begun = time.monotonic()
+            assert await server.end(signal.SIGTERM) == 0
+            assert time.monotonic() - begun < 3
+        finally:
+            tell(pids, signal.SIGCONT)
+        assert LAST_FRAME.search(await reading)
+
+
+async def test_500_streams_are_gone_in_time(server: ServerProcess, model: ModelServer) -> None:
     async def for_ever(exchange: Exchange) -> None:
         await exchange.start()
         while True:
@@ -102,7 +173,6 @@ async def test_500_streams_are_gone_in_time(tmp_path: Path, model: ModelServer) 
             await asyncio.sleep(0.5)
 
     model.default = for_ever
-    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="1")
     url = await server.start()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(url, connector=connector) as client:
@@ -119,11 +189,11 @@ async def test_500_streams_are_gone_in_time(tmp_path: Path, model: ModelServer) 
     assert "Traceback" not in server.log
 
 
-async def test_a_restart_goes_on_at_once(tmp_path: Path, model: ModelServer) -> None:
+async def test_a_restart_goes_on_at_once(server: ServerProcess, model: ModelServer) -> None:
     """What was released is taken over by the process that starts next, with the text that it had."""
     model.play([one_two])
     model.default = says(" three")
-    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="0.1")
+    server.environment["CHATD_DRAIN_TIMEOUT"] = "0.1"
     async with serving(server) as chat:
         received: list[Event] = []
         async with chat.streaming("count") as response:
