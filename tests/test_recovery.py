@@ -9,11 +9,12 @@ import pytest
 
 from chatd.config import Config
 from chatd.errors import InDoubt
+from chatd.models import TurnRequest, new_turn
 from chatd.recovery import dead_boots, hold_boot_id
 from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, says
-from tests.sse_client import text_of
+from tests.sse_client import events, text_of
 
 # Of a process elsewhere that has renewed nothing for long.
 ORPHANED = "boot_id = gen_random_uuid(), lease_until = now() - interval '1 second'"
@@ -122,3 +123,109 @@ async def test_a_reader_follows_a_turn_that_runs_elsewhere(start: Start, config:
     assert received[-1].kind == "done"
     reset = await two.attach(accepted["session_id"], "nonsense")
     assert text_of(reset) == "abcdefghij"
+
+
+async def test_a_mirror_whose_events_are_swept_sends_its_readers_away(
+    start: Start, config: Config, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still while the turn ended and its events were swept: no wrong text, no wrong id."""
+    model.default = says(*"abcdefghij", delay=0.1)
+    one, two = await start(), await start(data_dir=config.data_dir / "two")
+    accepted = await one.post("hi", status=202, headers={"Prefer": "respond-async"})
+    (run,) = one.turns.running.values()
+    list_events = two.turns.repo.list_events
+    async with two.attaching(accepted["session_id"]) as response:
+        source = events(response)
+        received = [await anext(source), await anext(source)]
+        moving = asyncio.Event()
+
+        async def stand_still(*values: Any) -> Any:
+            await moving.wait()
+            return await list_events(*values)
+
+        monkeypatch.setattr(two.turns.repo, "list_events", stand_still)
+        await run.task
+        await sql(one, "DELETE FROM agent_events WHERE seq < 9")
+        moving.set()
+        received += [event async for event in source]
+    text = text_of(received)
+    assert "abcdefghij".startswith(text)
+    rest = await two.attach(accepted["session_id"], received[-1].id)
+    assert text_of([*received, *rest]) == "abcdefghij"
+
+
+async def test_a_post_waits_for_its_answer_whoever_gives_it(start: Start, config: Config, model: ModelServer) -> None:
+    async def falls_silent(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("One")
+        await asyncio.sleep(30)
+
+    model.play([falls_silent])
+    model.default = says(" two", delay=0.3)
+    one, two = await start(), await start(data_dir=config.data_dir / "two")
+    session = (await one.session())["session_id"]
+    posting = asyncio.create_task(one.post("hi", session))
+    await until(lambda: any(run.log.text for run in one.turns.running.values()))
+    turn = await two.turns.repo.find_latest_turn(session)
+    assert turn is not None
+    claimed = await two.turns.repo.claim_turn(turn, two.turns.boot_id)
+    assert claimed is not None
+    await two.turns.take_over(claimed)
+    await one.turns.renew()  # now it knows
+    assert (await posting)["message"]["content"] == "One two"
+
+
+async def test_a_post_whose_session_is_deleted_meanwhile(chat: Chat, model: ModelServer) -> None:
+    model.default = says(*"abcdefghij", delay=0.1)
+    session = (await chat.session())["session_id"]
+    posting = asyncio.create_task(chat.post("hi", session, status=404))
+    await until(lambda: len(model.requests) == 1)
+    await sql(chat, "DELETE FROM agent_sessions")
+    assert (await posting)["code"] == "not_found"
+
+
+async def test_what_was_claimed_and_forgotten_is_claimed_again(start: Start, model: ModelServer) -> None:
+    """The client of a stop has left between the claim and its use, say."""
+    model.play([lambda _: asyncio.sleep(30)])
+    chat = await start()
+    accepted = await chat.post("hi", status=202, headers={"Prefer": "respond-async"})
+    (run,) = chat.turns.running.values()
+    turn = await chat.turns.repo.claim_turn(run.turn, chat.turns.boot_id)
+    assert turn is not None
+    run.lose()
+    await until(lambda: not chat.turns.running)
+    await sql(chat, "UPDATE agent_turns SET lease_until = now() + interval '9 seconds'")
+    received = await chat.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
+    assert received[-1].data["status"] == "complete"
+
+
+async def test_a_turn_that_can_not_be_taken_over_holds_up_no_other(start: Start, model: ModelServer) -> None:
+    model.play([lambda _: asyncio.sleep(30)] * 2)
+    one = await start()
+    broken, other = [await one.post("hi", status=202, headers={"Prefer": "respond-async"}) for _ in range(2)]
+    await sql(one, "UPDATE agent_events SET data = 'nonsense' WHERE turn_id = $1", broken["turn_id"])
+    await sql(one, f"UPDATE agent_turns SET {ORPHANED}")
+    two = await start()
+    received = await two.attach(other["session_id"], f"{other['turn_id']}.1")
+    assert received[-1].kind == "done"
+
+
+async def test_a_definite_no_leaves_the_connections_alone(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock timeout is an answer: nothing is in doubt, nothing has to be undone."""
+    session = (await chat.session())["session_id"]
+    repo, ended = chat.turns.repo, []
+    monkeypatch.setattr(repo, "abandon_turn", lambda *values: ended.append(values))
+    async with repo.connection() as conn, conn.transaction():
+        await conn.execute("LOCK TABLE agent_sessions IN ACCESS EXCLUSIVE MODE")
+        await chat.post("hi", session, status=503)
+    assert not ended
+
+
+async def test_a_doubtful_begin_that_another_process_has_taken_over_stays(chat: Chat) -> None:
+    repo, turns = chat.turns.repo, chat.turns
+    request, turn = TurnRequest("anonymous", None, 7, "hi", "k-1"), new_turn(None)
+    await repo.begin_turn(request, turn, turns.boot_id, "{}")
+    assert await repo.claim_turn(turn, uuid.uuid4())
+    assert not await repo.abandon_turn(request, turn, 999_999)
+    assert await sql(chat, "SELECT count(*) FROM agent_idempotency_keys") == 1
+    assert await sql(chat, "SELECT count(*) FROM agent_messages") == 1

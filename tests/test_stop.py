@@ -192,3 +192,35 @@ async def test_a_stop_that_was_asked_for_holds_for_whoever_takes_the_turn_over(
         rest = await read_all(response)
     assert [event.data["status"] for event in rest] == ["stopped"]
     assert len(model.requests) == 1
+
+
+async def test_many_stop_a_process_that_hangs(
+    start: Start, config: Config, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They don't take the turn from each other."""
+    monkeypatch.setattr("chatd.turns.OBEY_TIMEOUT", 0.3)
+    model.default = one_two
+    one, two = await two_processes(start, config)
+    accepted = await begin(one)
+    await read_until_two(one, accepted["session_id"])
+    await sql(one, "UPDATE agent_turns SET boot_id = $1, epoch = 2", uuid.uuid4())
+    answers = await asyncio.gather(*(stop(two, accepted["session_id"]) for _ in range(6)))
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0]["stopped"] is True
+    assert await sql(two, "SELECT epoch FROM agent_turns") == 3
+
+
+async def test_at_the_process_that_does_not_yet_know_that_it_lost_the_turn(
+    start: Start, config: Config, model: ModelServer
+) -> None:
+    model.default = one_two
+    one, two = await two_processes(start, config)
+    accepted = await begin(one)
+    await read_until_two(one, accepted["session_id"])
+    turn = await two.turns.repo.find_latest_turn(accepted["session_id"])
+    assert turn is not None
+    claimed = await two.turns.repo.claim_turn(turn, two.turns.boot_id)
+    assert claimed is not None
+    await two.turns.take_over(claimed)
+    assert (await stop(one, accepted["session_id"]))["stopped"] is True
+    assert (await one.history(accepted["session_id"]))["messages"][1]["status"] == "stopped"
