@@ -1,7 +1,9 @@
 """What must hold once the faults have stopped: nothing acknowledged is lost, nothing is there twice."""
 
 import asyncio
+import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +47,8 @@ class Summary:
     in_doubt: int  # posts of which their callers never learned whether they were taken
     restarts: int
     longest_pause: float  # seconds between two events that a reader saw
-    first_events: list[float]  # seconds from each restart to the first event of a turn that had begun before
+    first_events: list[float]  # seconds from each restart to the first event of any turn that had begun before
+    last_turn: float  # seconds until the last of those turns went on, at worst
 
     def __str__(self) -> str:
         parts = [f"{self.turns} turns", f"{self.messages} messages", f"{self.events} events"]
@@ -56,6 +59,7 @@ class Summary:
         if self.first_events:
             times = sorted(self.first_events)
             parts.append(f"start to first event: median {times[len(times) // 2]:.2f} s, worst {times[-1]:.2f} s")
+            parts.append(f"to the last turn's at worst {self.last_turn:.2f} s")
         return ", ".join(parts)
 
 
@@ -166,6 +170,8 @@ def check_transcript(transcript: Transcript, turn: Any) -> None:
 def summarize(
     turns: Sequence[Any], sessions: Sequence[Any], transcripts: Sequence[Transcript], restarts: Sequence[float]
 ) -> Summary:
+    lives = itertools.pairwise([*sorted(restarts), math.inf])
+    waits = [found for life in lives if (found := waits_in(*life, transcripts))]
     return Summary(
         turns=len(turns),
         messages=sum(session["messages"] for session in sessions),
@@ -173,12 +179,13 @@ def summarize(
         in_doubt=sum(transcript.in_doubt for transcript in transcripts),
         restarts=len(restarts),
         longest_pause=max((transcript.longest_pause for transcript in transcripts), default=0.0),
-        first_events=[wait for at in restarts if (wait := wait_after(at, transcripts)) is not None],
+        first_events=[min(found) for found in waits],
+        last_turn=max((max(found) for found in waits), default=0.0),
     )
 
 
-def wait_after(moment: float, transcripts: Sequence[Transcript]) -> float | None:
-    """Return how long after a restart the first event of a turn came that had begun before it; None: there was none."""
-    begun = [t for t in transcripts if t.arrivals and t.arrivals[0] < moment < t.arrivals[-1]]
-    later = [at for transcript in begun for at in transcript.arrivals if at > moment]
-    return min(later) - moment if later else None
+def waits_in(start: float, end: float, transcripts: Sequence[Transcript]) -> list[float]:
+    """Return how long after its start a process gave the next event of each turn that had begun before."""
+    begun = [t for t in transcripts if t.arrivals and t.arrivals[0] < start < t.arrivals[-1]]
+    later = [next(at for at in transcript.arrivals if at > start) for transcript in begun]
+    return [at - start for at in later if at < end]
