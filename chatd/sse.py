@@ -115,8 +115,9 @@ class Stream:
         self.timer = self.loop.call_later(min(self.heartbeat, self.write_timeout), self._watch)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> bool:
         self.timer.cancel()
+        return error is not None and issubclass(error, ConnectionError)  # a client that is gone is no failure
 
     async def write(self, frames: bytes) -> None:
         """Write whole frames (none: a ping); raises ConnectionError when the client is gone."""

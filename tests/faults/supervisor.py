@@ -45,7 +45,7 @@ class Supervisor:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.command = directory, command
-        self.socket = listening.dup() if listening else socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self.socket = share(listening) if listening else socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.port: int = self.socket.getsockname()[1]
         if not pass_socket:
             self.socket.close()
@@ -172,6 +172,11 @@ class Supervisor:
         self.notify.close()
         self.socket.close()
         self.notify_path.unlink()
+
+
+def share(listening: socket.socket) -> socket.socket:
+    """Return another handle of a socket; socket.dup would make it blocking, for the processes that have it, too."""
+    return socket.socket(fileno=os.dup(listening.fileno()))
 
 
 async def is_ready(session: aiohttp.ClientSession) -> bool:
