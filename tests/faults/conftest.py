@@ -52,7 +52,7 @@ class Scale:
 
 SCALES = {
     "quick": Scale(
-        kills=6,
+        kills=4,
         kill_callers=15,
         kill_interval=(1.0, 2.0),
         cutting_callers=20,
@@ -74,7 +74,7 @@ SCALES = {
         resets=20,
         process_kills=4,
         drained=50,
-        drains=2,
+        drains=1,
     ),
     "full": Scale(
         kills=100,
@@ -112,9 +112,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: takes long, or says little on a small scale: not in the quick run")
     if config.option.seed is None:
         quick = config.option.scale == "quick"
         config.option.seed = QUICK_SEED if quick else random.SystemRandom().randrange(1 << 32)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.scale == "quick" and not config.option.keyword:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

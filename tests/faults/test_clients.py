@@ -72,6 +72,7 @@ async def test_cut_in_the_middle(
     note(f"{'RST' if reset else 'FIN'} {cuts} times; {await check_resources(supervisor.pid, dsn, warm)}")
 
 
+@pytest.mark.full
 async def test_vanished(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
     """C2: clients vanish without a word: they are noticed, and resume when they are back"""
     supervisor = await supervise(**IMPATIENT)
@@ -139,6 +140,7 @@ async def wait_dropped(port: int, sockets: Sequence[socket.socket]) -> float:
     return asyncio.get_running_loop().time() - begun
 
 
+@pytest.mark.full
 async def test_never_reading(supervise: Supervise, model: CountingModel, dsn: str, scale: Scale, note: Note) -> None:
     """C3: readers that never read beside readers that do: dropped in time, and nobody else is slower for them"""
     supervisor = await supervise(**IMPATIENT)
@@ -182,6 +184,7 @@ async def measure_beside(
     return late, seen + transcripts_of(askers)
 
 
+@pytest.mark.full
 async def test_reading_slowly(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
     """C4: a client that takes 1 KB/s holds up nobody, and has it all in the end"""
     supervisor = await supervise(**IMPATIENT)

@@ -5,6 +5,8 @@ import random
 import resource
 from pathlib import Path
 
+import pytest
+
 from tests.chat_client import until
 from tests.faults.clients import Caller, callers, everyone, names
 from tests.faults.conftest import Note, Scale, Supervise
@@ -51,6 +53,7 @@ async def test_killed_at_random_under_load(
     assert not any(transcript.resets for transcript in transcripts)
 
 
+@pytest.mark.full
 async def test_killed_with_its_embedded_database(tmp_path: Path, model: CountingModel, note: Note) -> None:
     """D6: kill -9 (out of memory) of a daemon that owns its PostgreSQL, in the middle of answers"""
     supervisor = Supervisor(tmp_path, environment={"ANTHROPIC_BASE_URL": model.url})
@@ -93,6 +96,7 @@ async def test_out_of_file_descriptors(
     assert not supervisor.tracebacks, supervisor.tracebacks
 
 
+@pytest.mark.full
 async def test_frozen_while_another_takes_over(
     supervise: Supervise, model: CountingModel, dsn: str, note: Note
 ) -> None:

@@ -67,7 +67,7 @@ def longest_pause(transcripts: Sequence[Transcript], since: float) -> float:
     return max(pauses, default=0.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGQUIT, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 async def test_restarted(
     supervise: Supervise, model: CountingModel, postgres: Postgres, scale: Scale, note: Note, number: signal.Signals
 ) -> None:
@@ -149,6 +149,7 @@ async def test_frozen(supervise: Supervise, model: CountingModel, postgres: Post
     note(await check(postgres.dsn(), transcripts_of(users), model, [supervisor]))
 
 
+@pytest.mark.full
 async def test_away(supervise: Supervise, model: CountingModel, postgres: Postgres, scale: Scale, note: Note) -> None:
     """P4: PostgreSQL down for long: posts are refused before anything is written, running answers are kept"""
     supervisor = await supervise(DATABASE_URL=postgres.dsn(), CHATD_HEARTBEAT="1")
@@ -203,6 +204,7 @@ async def reset_at_random(proxy: Proxy, times: int, over: asyncio.Event, rng: ra
     over.set()
 
 
+@pytest.mark.full
 async def test_locked(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
     """P6: somebody locks the tables for long: posts are refused in time, no deadlock, all goes on"""
     supervisor = await supervise()
@@ -219,6 +221,7 @@ async def test_locked(supervise: Supervise, model: CountingModel, dsn: str, note
     assert told < 8
 
 
+@pytest.mark.full
 async def test_no_connections_left(supervise: Supervise, model: CountingModel, postgres: Postgres, note: Note) -> None:
     """P6: max_connections reached while the daemon has lost its own: it waits, and takes them when they are free"""
     supervisor = await supervise(DATABASE_URL=postgres.dsn())
@@ -258,6 +261,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     os.system(f"umount -l '{disk}'")
 
 
+@pytest.mark.full
 async def test_disk_full(small_disk: Path, model: CountingModel, note: Note) -> None:
     """P7: the disk is full: posts are refused, nothing crashes for good, and it goes on when there is room again"""
     supervisor = Supervisor(small_disk, environment={"ANTHROPIC_BASE_URL": model.url})
@@ -309,6 +313,7 @@ def delays(transcript: Transcript, model: CountingModel) -> list[float]:
     ]
 
 
+@pytest.mark.full
 async def test_far_away(supervise: Supervise, model: CountingModel, dsn: str, scale: Scale, note: Note) -> None:
     """P8: PostgreSQL answers 200 ms late: the group commit keeps up"""
     model.sent = {}

@@ -5,6 +5,8 @@ import random
 import statistics
 from pathlib import Path
 
+import pytest
+
 from tests.chat_client import until
 from tests.faults.clients import Transcript, callers, everyone, names
 from tests.faults.conftest import Note, Scale, Supervise
@@ -151,6 +153,7 @@ async def test_the_watchdog_bites(supervise: Supervise, model: CountingModel, ds
         note(await check(dsn, await asyncio.gather(*asking), model, [supervisor]))
 
 
+@pytest.mark.full
 async def test_clocks_that_differ(
     supervise: Supervise, tmp_path: Path, model: CountingModel, dsn: str, note: Note
 ) -> None:
