@@ -23,8 +23,8 @@ test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small sca
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale quick
 
 .PHONY: test-faults-full
-test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes faults.md
-	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report faults.md
+test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes docs/faults.md
+	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report docs/faults.md
 
 .PHONY: soak
 soak: .venv/dev ## the full scale again and again, by new seeds, until something breaks

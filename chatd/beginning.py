@@ -10,7 +10,7 @@ from chatd.models import Turn, TurnRequest
 if TYPE_CHECKING:
     from chatd.turns import Turns
 
-DOUBT_TIMEOUT = 2.0  # seconds that the client waits for a doubtful beginning to be undone
+DOUBT_TIMEOUT = 1.0  # seconds that the client waits for a doubtful beginning to be undone
 
 
 class Beginning:

@@ -17,6 +17,14 @@ from tests.faults.counting_model import CountingModel
 from tests.faults.supervisor import Supervisor, supervised
 
 QUICK_SEED = 1
+REPORT = """# The last full run of the fault suite
+
+Made by `make test-faults-full`. After each fault the invariants were checked (`tests/faults/invariants.py`): every
+acknowledged message is there once; every turn has ended; ids run from 1 without a gap or a repeat, at every client and in
+the database; what a client saw, what the database holds and what the model had to say are the same text; nobody saw
+anybody else's.
+
+"""
 ROW = "row"  # the user properties that a row of the table is made of
 FIGURES = "figures"
 
@@ -200,13 +208,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     lines = [*table_head(config), *rows(reports)]
     terminalreporter.write_line("\n".join(["", *lines]))
     if config.option.report:
-        config.option.report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        config.option.report.write_text(REPORT + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def table_head(config: pytest.Config) -> Iterator[str]:
     date = datetime.now(UTC).date()
     versions = f"Python {platform.python_version()}, PostgreSQL {config.stash.get(POSTGRES, 'not used')}"
-    yield f"{describe(config)}, {date}, {versions}, {os.cpu_count()} CPUs"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, {memory} GiB"
+    yield f"{describe(config)}, {date}, {versions}, {machine}"
     yield ""
     yield "| fault | what came out | result | seconds |"
     yield "| --- | --- | --- | --- |"
