@@ -20,8 +20,8 @@ QUICK_SEED = 1
 REPORT = """# The last full run of the fault suite
 
 Made by `make test-faults-full`. After each fault the invariants were checked (`tests/faults/invariants.py`): every
-acknowledged message is there once; every turn has ended; ids run from 1 without a gap or a repeat, at every client and in
-the database; what a client saw, what the database holds and what the model had to say are the same text; nobody saw
+acknowledged message is there once; every turn has ended; ids run from 1 without a gap or a repeat, at every client and
+in the database; what a client saw, what the database holds and what the model had to say are the same text; nobody saw
 anybody else's.
 
 """
