@@ -73,29 +73,37 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     check_installed(config)
-    app = create_app(config)
-    runner = web.AppRunner(
+    runner = make_runner(create_app(config))
+    starting, stopping = asyncio.create_task(start(config, runner)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await stopping
+            await shut_down(config, runner)
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await runner.cleanup()
+
+
+async def shut_down(config: Config, runner: web.AppRunner) -> None:
+    """Let nobody in any more, and serve who is in to the end."""
+    logger.info("shutting down")
+    notify(config.notify_socket, "STOPPING=1")
+    for site in list(runner.sites):
+        await site.stop()
+    await drain(runner.app)
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(
         app,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT,
         keepalive_timeout=KEEPALIVE_TIMEOUT,
         access_log_format='%a "%r" %s %b %Tfs',
     )
-    starting, stopping = asyncio.create_task(start(config, runner)), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-        await stopping
-        logger.info("shutting down")
-        notify(config.notify_socket, "STOPPING=1")
-        for site in list(runner.sites):
-            await site.stop()
-        await drain(app)
-    finally:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        await runner.cleanup()
 
 
 async def start(config: Config, runner: web.AppRunner) -> None:

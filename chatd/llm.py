@@ -8,7 +8,6 @@ import asyncio
 import gc
 import importlib
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from chatd.config import Config, is_loopback
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
+from chatd.failures import UpstreamError, check, from_status
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
 from chatd.prompt import Prompt
 from chatd.reply import Reply
@@ -28,35 +28,6 @@ logger = logging.getLogger(__name__)
 ANTHROPIC = "https://api.anthropic.com"
 CONNECT_TIMEOUT = 5.0
 END_TIMEOUT = 0.1  # for the end of the body after the last event
-MAX_RETRY_AFTER = 30.0
-RETRIED_STATUSES = {408, 409, 429}
-CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "overloaded"}
-# In a stream every error is worth another attempt, whatever its name.
-ERROR_EVENTS = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited"}
-
-TEXTS = {
-    "upstream_overloaded": "The model is overloaded. Try again in a while.",
-    "upstream_rate_limited": "The model's rate limit is reached. Try again in a while.",
-    "upstream_unavailable": "The model's server has a problem. Try again in a while.",
-    "upstream_unreachable": "The model's server can't be reached. Try again in a while.",
-    "upstream_cut": "The connection to the model was cut before the answer was complete.",
-    "upstream_stalled": "The model has stopped answering.",
-    "upstream_refused": "The model's server did not accept the request.",
-    "upstream_refusal": "The model declined to answer.",
-    "turn_timeout": "The answer took too long.",
-    "recovery_limit": "The answer was interrupted too often.",
-    "internal": "Something went wrong here. It has been logged.",
-}
-
-
-class UpstreamError(Exception):
-    """An attempt that failed: why, whether another one may help, and how long the server asks to wait (seconds)."""
-
-    def __init__(
-        self, code: str, *, retried: bool = True, retry_after: float | None = None, status: int | None = None
-    ) -> None:
-        super().__init__(code)
-        self.code, self.retried, self.retry_after, self.status = code, retried, retry_after, status
 
 
 class Llm:
@@ -236,36 +207,3 @@ def read(decoder: Decoder, reply: Reply, chunk: bytes) -> tuple[str | None, Exce
         failure = error if isinstance(error, UpstreamError) else UpstreamError("upstream_cut")
         return ("".join(pieces) if pieces else None), failure
     return ("".join(pieces) if pieces else None), None
-
-
-def check(event: Any) -> None:
-    """Raise UpstreamError for an error event."""
-    if not isinstance(event, dict) or event.get("type") != "error":
-        return
-    error = event.get("error")
-    name = error.get("type") if isinstance(error, dict) else None
-    raise UpstreamError(f"upstream_{ERROR_EVENTS.get(str(name), 'unavailable')}")
-
-
-def from_status(error: Any) -> UpstreamError:
-    """Classify an answer with an error status."""
-    status = int(error.status_code)
-    retried = status in RETRIED_STATUSES or status >= 500
-    code = CODES.get(status, "unavailable" if status >= 500 else "refused")
-    if code == "refused":  # not its words: they may repeat what was sent
-        logger.warning("the model's server refused a request: %s %s", status, error.type)
-    return UpstreamError(
-        f"upstream_{code}",
-        retried=retried,
-        retry_after=retry_after(error.response.headers.get("retry-after")),
-        status=status,
-    )
-
-
-def retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After asks for, capped; None where it is absent or no number."""
-    try:
-        wait = float(header or "")
-    except ValueError:
-        return None
-    return min(wait, MAX_RETRY_AFTER) if wait >= 0 and not math.isnan(wait) else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from chatd.llm import TEXTS
+from chatd.failures import TEXTS
 from chatd.log import follow
 from chatd.models import Answer, Turn
 from chatd.reply import Reply

@@ -12,8 +12,8 @@ import backoff
 from chatd.beginning import Beginning
 from chatd.crash import crash_point
 from chatd.errors import NotFound
+from chatd.failures import MAX_RETRY_AFTER, UpstreamError
 from chatd.journal import Lost, PendingLog
-from chatd.llm import MAX_RETRY_AFTER, UpstreamError
 from chatd.models import Answer, Turn, TurnRequest
 from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt

@@ -109,6 +109,22 @@ async def test_no_word_of_content_or_key_is_logged(server: ServerProcess, model:
     assert "canary" not in server.log
 
 
+async def test_sigterm_while_it_waits_for_the_database(tmp_path: Path, model: ModelServer) -> None:
+    server = ServerProcess(
+        DATABASE_URL="postgresql://nobody@127.0.0.1:9/x",
+        CHATD_DATA_DIR=str(tmp_path),
+        ANTHROPIC_BASE_URL=model.url,
+    )
+    starting = asyncio.create_task(server.start())
+    async with asyncio.timeout(10):
+        while "waiting 10 s for the database" not in server.log:
+            await asyncio.sleep(0.05)
+    server.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(server.process.wait(), 3) == 0
+    await asyncio.gather(starting, return_exceptions=True)
+    assert "Traceback" not in server.log
+
+
 async def test_the_port_is_taken(server: ServerProcess) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
