@@ -224,3 +224,19 @@ async def test_at_the_process_that_does_not_yet_know_that_it_lost_the_turn(
     await two.turns.take_over(claimed)
     assert (await stop(one, accepted["session_id"]))["stopped"] is True
     assert (await one.history(accepted["session_id"]))["messages"][1]["status"] == "stopped"
+
+
+async def test_notices_are_heard_again_after_the_connection_broke(
+    start: Start, config: Config, model: ModelServer
+) -> None:
+    model.default = one_two
+    one, two = await two_processes(start, config)
+    accepted = await begin(one)
+    await read_until_two(one, accepted["session_id"])
+    listening = "FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN%'"
+    assert await sql(one, f"SELECT count(pg_terminate_backend(pid, 1000)) {listening}") == 2
+    async with asyncio.timeout(5):
+        while await sql(one, f"SELECT count(*) {listening}") < 2:
+            await asyncio.sleep(0.05)
+    assert (await stop(two, accepted["session_id"]))["stopped"] is True
+    assert await sql(two, "SELECT epoch FROM agent_turns") == 1, "the process that ran it has heard and obeyed"
