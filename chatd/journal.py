@@ -25,7 +25,7 @@ MAX_PENDING = 64 << 20  # characters, all turns together
 MAX_TEXT = 1 << 16  # characters an event, so that a client need not hold a line of any length
 MAX_BATCH = 4 << 20  # characters a statement, unless a single turn has more
 ROOM_POLL = 0.05  # seconds
-MAX_RETRY_DELAY = 0.5  # seconds between two tries while the database is away
+MAX_RETRY_DELAY = 0.25  # seconds between two tries while the database is away
 FOLLOWED = 10.0  # seconds for which a process that follows a turn is told of its events, once it has asked
 
 
