@@ -88,6 +88,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
         }
         async with background(
             journal.run(),
+            journal.keep_telling(),
             listen(repo, notices),
             recovery.keep_leases(),
             recovery.keep_claiming(),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -93,6 +94,12 @@ def url(*schemes: str) -> Parse:
     return parse
 
 
+def crash_point(text: str) -> str:
+    if not re.fullmatch(r"[a-z_]+(:[1-9][0-9]*)?", text):
+        raise ValueError("must be NAME or NAME:N")
+    return text
+
+
 def path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -125,7 +132,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_ALLOW_ANONYMOUS": ("allow_anonymous", lambda text: one_of("0", "1")(text) == "1"),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
-    "CHATD_CRASH_POINT": ("crash_point", str),
+    "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"

@@ -98,9 +98,11 @@ class Connections:
                 backend = conn.get_server_pid()
                 try:
                     yield conn
-                except asyncpg.InterfaceError as error:
-                    if not conn.is_closed():  # used wrongly, which no waiting mends
-                        raise RuntimeError(str(error)) from error
+                except AWAY as error:
+                    if isinstance(error, asyncpg.InterfaceError) and not conn.is_closed():
+                        raise RuntimeError(str(error)) from error  # used wrongly, which no waiting mends
+                    if not isinstance(error, REFUSED):
+                        conn.terminate()  # nobody else is to get it: what it was asked for may be ended with it
                     raise
         except AWAY as error:
             if task and task.cancelling() > cancelling:  # asyncpg's own troubles while it was cancelled

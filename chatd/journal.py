@@ -106,6 +106,8 @@ class Journal:
         self.writing: set[PendingLog] = set()
         self.pending_size = 0
         self.wake = asyncio.Event()
+        self.to_tell: set[str] = set()  # turns that were published, and are followed elsewhere
+        self.telling = asyncio.Event()
         self.away = False
 
     def add(self, log: PendingLog, size: int) -> None:
@@ -171,14 +173,23 @@ class Journal:
                 log.end(lost=True)
             log.flushed.set()
             log.wake()
-        await self.tell_followers(written)
+        self.tell_followers(written)
 
-    async def tell_followers(self, logs: Iterable[PendingLog]) -> None:
-        """Let the processes whose readers follow these turns look at once; they look anyway, a little later."""
+    def tell_followers(self, logs: Iterable[PendingLog]) -> None:
+        """Have the processes whose readers follow these turns look at once; they look anyway, a little later."""
         now = asyncio.get_running_loop().time()
         if followed := [log.turn.id for log in logs if log.followed_until > now]:
+            self.to_tell.update(followed)
+            self.telling.set()
+
+    async def keep_telling(self) -> None:
+        """Send those notices, for ever; the next commit does not wait for them."""
+        while True:
+            await self.telling.wait()
+            self.telling.clear()
+            turn_ids, self.to_tell = list(self.to_tell), set()
             with suppress(Unavailable):
-                await self.repo.notify("events", followed)
+                await self.repo.notify("events", turn_ids)
 
     def _settle(self, log: PendingLog) -> None:
         """Count again what is pending."""

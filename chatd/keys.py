@@ -5,7 +5,6 @@ from aiohttp import web
 from chatd.config import Config
 from chatd.journal import Journal
 from chatd.llm import Llm
-from chatd.local_model import LocalModel
 from chatd.mirrors import Mirrors
 from chatd.repo import Repo
 from chatd.turns import Turns
@@ -14,7 +13,6 @@ CONFIG = web.AppKey("CONFIG", Config)
 REPO = web.AppKey("REPO", Repo)
 JOURNAL = web.AppKey("JOURNAL", Journal)
 LLM = web.AppKey("LLM", Llm)
-LOCAL_MODEL = web.AppKey("LOCAL_MODEL", LocalModel)
 MIRRORS = web.AppKey("MIRRORS", Mirrors)
 TURNS = web.AppKey("TURNS", Turns)
 

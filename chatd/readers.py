@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatd.errors import NotFound, Unavailable
-from chatd.log import Reader
+from chatd.log import Reader, follow
 from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
@@ -141,12 +141,9 @@ def reset_frame(turn: Turn, seq: int, text: str) -> bytes:
 
 async def read_text(repo: Repo, turn: Turn) -> tuple[str, int]:
     """Return the text that a turn has published and the number of its last event."""
-    text, seq = [], 0
+    text: list[str] = []
+    seq = 0
     while rows := await repo.list_events(turn.id, seq, PAGE):
         for seq, data in rows:  # noqa: B007 - the last one is returned
-            event = json.loads(data)
-            if event["type"] == "reset":
-                text = [event["text"]]
-            elif event["type"] == "text":
-                text.append(event["text"])
+            follow(text, json.loads(data))
     return "".join(text), seq

@@ -10,7 +10,7 @@ import asyncpg
 
 from chatd.connections import QUERIES, Connection, Connections, open_pool
 from chatd.crash import crash_point
-from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress
+from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress, Unavailable
 from chatd.models import Answer, Message, Session, Turn, TurnRequest
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
@@ -109,7 +109,8 @@ class Repo(Connections):
         False: the turn has begun and stays, since a request with the same key was told of it, or another process has
         taken it over.
         """
-        await self._one("terminate_backend", backend)
+        if not (await self._one("terminate_backend", backend))["gone"]:
+            raise Unavailable
         async with self.connection() as conn, conn.transaction():
             await conn.fetchrow(QUERIES["lock_session"], turn.session_id)
             locked = await conn.fetchrow(QUERIES["lock_turn"], turn.id)

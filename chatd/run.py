@@ -52,7 +52,7 @@ class Run:
             self.task.cancel()
 
     def lose(self) -> None:
-        """Leave the turn to the process that has taken it over, unless its end is being written: that will tell."""
+        """Leave the turn to the process that has taken it over; where a statement is under way, that will tell."""
         if self.asking:
             self.log.end(lost=True)
             self.task.cancel()
@@ -90,7 +90,7 @@ class Run:
             logger.exception("%s failed", self.turn.id)
         finally:
             self.log.end(lost=self.log.turn.state == "running")
-            await self.journal.tell_followers([self.log])
+            self.journal.tell_followers([self.log])
 
     async def _ask(self) -> str | None:
         """Return None when the answer is complete or was stopped, else the code of the failure."""

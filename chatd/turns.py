@@ -214,10 +214,12 @@ class Turns:
             await asyncio.wait(unsettled, timeout=HAND_OVER_TIMEOUT / 2)
         for run in runs:
             logger.info("%s goes on with the next process", run.turn.id)
+            run.log.end(lost=True)
             run.task.cancel()
         if runs:
-            await asyncio.wait([run.task for run in runs])
-            await self._release([run.turn.id for run in runs if run.beginning.settled.done()])
+            await asyncio.wait([run.task for run in runs], timeout=HAND_OVER_TIMEOUT / 2)
+        if left := [run.turn.id for run in runs if run.beginning.settled.done() and run.task.done()]:
+            await self._release(left)
 
     async def _release(self, turn_ids: Sequence[str]) -> None:
         crash_point("before_release")

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from chatd.errors import UpstreamFailed, problem
+from chatd.errors import NotFound, UpstreamFailed, problem
 from chatd.handlers.stream import send
 from chatd.keys import JOURNAL, MIRRORS, OWNER, REPO, TURNS
 from chatd.models import Turn, TurnRequest
@@ -91,4 +91,6 @@ async def answered(request: web.Request, turn: Turn, headers: Mapping[str, str])
         failure.headers.update(headers)
         return failure
     message = await request.app[JOURNAL].insist(lambda: repo.find_message(turn.session_id, turn.message_id))
+    if message is None and outcome["message_id"]:
+        raise NotFound  # the session was deleted just now
     return respond({**ids, "status": "idle", "message": message and dump_message(message)}, headers=headers)

@@ -13,8 +13,7 @@ WITH session AS (
 ), turn AS (
     INSERT INTO agent_turns (id, session_id, user_message_id, message_id, boot_id)
     SELECT $6, id, $4, $7, $8 FROM session
-    RETURNING id, session_id, user_message_id, message_id, state, attempt, epoch, recoveries, stop_requested,
-        last_seq, outcome
+    RETURNING id
 ), key AS (
     INSERT INTO agent_idempotency_keys (owner, key, fingerprint, session_id, turn_id)
     SELECT $2, $10, $11, id, $6 FROM session WHERE $10::text IS NOT NULL
@@ -22,5 +21,4 @@ WITH session AS (
     INSERT INTO agent_events (turn_id, seq, data)
     SELECT id, 1, $9 FROM turn
 )
-SELECT id, session_id, user_message_id, message_id, state, attempt, epoch, recoveries, stop_requested, last_seq, outcome
-FROM turn
+SELECT id FROM turn

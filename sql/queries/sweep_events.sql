@@ -19,4 +19,4 @@ WITH old AS (
     WHERE agent_turns.id = old.id AND (SELECT count(*) FROM doomed) < $3
     RETURNING agent_turns.id
 )
-SELECT (SELECT count(*) FROM old) AS turns, (SELECT count(*) FROM deleted) AS events
+SELECT count(*) AS turns FROM old

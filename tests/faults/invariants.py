@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import json
 import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.faults.counting_model import CountingModel, Question
 from tests.faults.supervisor import Supervisor
 from tests.sse_client import Event, text_of
 
+SECRET = "sk-canary-key"
+ANSWER = re.compile(r":t\d{4}")  # a piece of an answer
 END_TIMEOUT = 30.0  # seconds after the faults in which every turn ends
 MAX_ATTEMPTS = 3
 TURNS = """
@@ -70,10 +73,12 @@ async def check(
     supervisors: Sequence[Supervisor] = (),
     *,
     complete: bool = True,
+    stopped: Container[str] = (),
 ) -> Summary:
     """Check every turn of the database and every transcript; raises AssertionError with the first that is wrong.
 
-    `complete`: no fault was one for which a turn may end without its whole answer.
+    `complete`: no fault was one for which a turn may end without its whole answer. `stopped`: the canaries of the turns
+    that somebody has asked to be stopped.
     """
     conn = await asyncpg.connect(dsn)
     try:
@@ -82,7 +87,7 @@ async def check(
     finally:
         await conn.close()
     for turn in turns:
-        check_turn(turn, model, complete=complete)
+        check_turn(turn, model, complete=complete, stopped=stopped)
     for session in sessions:
         check_session(session)
     check_questions(turns, transcripts)
@@ -93,6 +98,8 @@ async def check(
     assert not model.strange, model.strange
     for supervisor in supervisors:
         assert not supervisor.tracebacks, supervisor.tracebacks
+        told = [line for line in supervisor.log if SECRET in line or ANSWER.search(line)]
+        assert not told, f"the log tells what it must not: {told}"
     return summarize(turns, sessions, transcripts, [at for one in supervisors for at in one.starts[1:]])
 
 
@@ -104,7 +111,7 @@ async def wait_for_ends(conn: Any) -> None:
         await asyncio.sleep(0.1)
 
 
-def check_turn(turn: Any, model: CountingModel, *, complete: bool) -> None:
+def check_turn(turn: Any, model: CountingModel, *, complete: bool, stopped: Container[str]) -> None:
     where = f"{turn['id']} ({turn['question']}, {turn['state']}, epoch {turn['epoch']})"
     assert turn["question"] is not None, f"{where}: its user message is gone"
     assert turn["seqs"] == list(range(1, len(turn["seqs"]) + 1)), f"{where}: events {turn['seqs']}"
@@ -113,7 +120,8 @@ def check_turn(turn: Any, model: CountingModel, *, complete: bool) -> None:
     assert text == (turn["answer"] or ""), f"{where}: the events' text is not the message's"
     if question := Question.read(turn["question"]):
         check_answer(turn, question, text, model, where)
-        assert not complete or turn["state"] == "done", f"{where}: {turn['outcome']}"
+        ends = {"done", "stopped"} if question.canary in stopped else {"done"}
+        assert not complete or turn["state"] in ends, f"{where}: {turn['outcome']}"
 
 
 def check_answer(turn: Any, question: Question, text: str, model: CountingModel, where: str) -> None:

@@ -60,7 +60,7 @@ async def test_killed_at_every_point(
             for point in points:
                 await die_at(supervisor, point if point in AT_THE_END else f"{point}:{passes}")
     note(f"{len(points)} points, passes {scale.crash_passes}")
-    note(await check(dsn, workload.transcripts, model, [supervisor], complete=False))
+    note(await check(dsn, workload.transcripts, model, [supervisor], stopped=workload.stopped))
 
 
 async def test_killed_before_undoing_what_is_in_doubt(

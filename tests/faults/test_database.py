@@ -43,11 +43,11 @@ async def restart(postgres: Postgres, number: signal.Signals) -> float:
 
 
 @asynccontextmanager
-async def asking(url: str, count: int, pieces: int, pace: int = 50) -> AsyncIterator[list[Caller]]:
+async def asking(url: str, count: int, pieces: int, silence: float = 20.0) -> AsyncIterator[list[Caller]]:
     """Have callers ask a question each, yield them in the middle of their answers, and wait for the ends."""
-    async with callers(url, names("c", count), deadline=180) as users, asyncio.TaskGroup() as group:
+    async with callers(url, names("c", count), deadline=180, silence=silence) as users, asyncio.TaskGroup() as group:
         for user in users:
-            group.create_task(user.ask(user.question(count=pieces, pace=pace), key="k-" + user.name))
+            group.create_task(user.ask(user.question(count=pieces, pace=50), key="k-" + user.name))
         await until(lambda: all(user.transcripts and len(user.transcripts[0].received) > 3 for user in users), 30)
         yield users
 
@@ -134,7 +134,7 @@ async def test_frozen(supervise: Supervise, model: CountingModel, postgres: Post
     """P3: PostgreSQL frozen (SIGSTOP): posts are refused, streams are kept alive, all goes on when it thaws"""
     supervisor = await supervise(DATABASE_URL=postgres.dsn(), CHATD_HEARTBEAT="1")
     assert postgres.process is not None
-    async with asking(supervisor.url, scale.streams, int((scale.outage + 8) * 20)) as users:
+    async with asking(supervisor.url, scale.streams, int((scale.outage + 8) * 20), silence=3) as users:
         pids = family(postgres.process.pid)
         tell(pids, signal.SIGSTOP)
         begun = time.monotonic()
@@ -153,7 +153,7 @@ async def test_frozen(supervise: Supervise, model: CountingModel, postgres: Post
 async def test_away(supervise: Supervise, model: CountingModel, postgres: Postgres, scale: Scale, note: Note) -> None:
     """P4: PostgreSQL down for long: posts are refused before anything is written, running answers are kept"""
     supervisor = await supervise(DATABASE_URL=postgres.dsn(), CHATD_HEARTBEAT="1")
-    async with asking(supervisor.url, scale.streams, int((scale.outage + 5) * 20)) as users:
+    async with asking(supervisor.url, scale.streams, int((scale.outage + 5) * 20), silence=3) as users:
         await postgres.stop()
         begun = time.monotonic()
         while time.monotonic() < begun + scale.outage:
@@ -184,17 +184,17 @@ async def test_commits_in_doubt(
         proxy.latency = 0.005
         over = asyncio.Event()
         async with callers(supervisor.url, names("c", scale.streams), deadline=120) as users:
-            asking = [ask_until(user, over, rng) for user in users]
+            asking = [ask_until(user, over, rng, with_key=n % 2 == 0) for n, user in enumerate(users)]
             await everyone([reset_at_random(proxy, scale.resets, over, rng), *asking])
         proxy.latency = 0.0
         note(f"{scale.resets} resets")
         note(await check(dsn, transcripts_of(users), model, [supervisor]))
 
 
-async def ask_until(user: Caller, over: asyncio.Event, rng: random.Random) -> None:
+async def ask_until(user: Caller, over: asyncio.Event, rng: random.Random, *, with_key: bool) -> None:
     while not over.is_set():
         question = user.question(count=rng.randint(1, 60), pace=10)
-        await user.ask(question, key=question.canary, stream=rng.random() < 0.7)
+        await user.ask(question, key=question.canary if with_key else None, stream=rng.random() < 0.7)
 
 
 async def reset_at_random(proxy: Proxy, times: int, over: asyncio.Event, rng: random.Random) -> None:

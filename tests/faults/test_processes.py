@@ -47,7 +47,7 @@ async def test_two_behind_nginx(
             for _ in range(scale.process_kills):
                 await asyncio.sleep(rng.uniform(1.5, 3))
                 await rng.choice(both).kill()
-        note(await check(dsn, workload.transcripts, model, both, complete=False))
+        note(await check(dsn, workload.transcripts, model, both, stopped=workload.stopped))
 
 
 async def test_post_to_one_read_from_the_other_stop_from_the_other(
@@ -146,6 +146,7 @@ async def test_the_watchdog_bites(supervise: Supervise, model: CountingModel, ds
     async with callers(supervisor.url, names("c", 10), silence=3) as users:
         asking = [asyncio.create_task(user.ask(user.question(count=150, pace=20))) for user in users]
         await until(lambda: all(user.transcripts and len(user.transcripts[0].received) > 5 for user in users))
+        assert supervisor.heard("WATCHDOG=1")
         supervisor.freeze()
         loop = asyncio.get_running_loop()
         await until(lambda: not supervisor.heard("WATCHDOG=1", loop.time() - WATCHDOG), 10)

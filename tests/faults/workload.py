@@ -27,6 +27,7 @@ class Workload:
         self.url, self.dsn, self.model, self.rng = url, dsn, model, rng
         self.over = asyncio.Event()
         self.deleted: set[str] = set()  # sessions
+        self.stopped: set[str] = set()  # canaries of turns that are stopped
         self.callers: list[Caller] = []
 
     @property
@@ -81,14 +82,16 @@ class Workload:
         await caller.ask(question, key=question.canary)
 
     async def stop(self, caller: Caller) -> None:
-        asking, transcript = await begin(caller)
+        asking, transcript = await self.begin(caller)
         await insist(caller, "POST", f"/agent/chat/stop/{transcript.session_id}")
         await asking
         assert transcript.received[-1].data.get("status") == "stopped"
 
     async def delete(self, caller: Caller) -> None:
         key = {"Idempotency-Key": uuid.uuid4().hex, "Prefer": "respond-async"}
-        body = {"message": str(caller.question(**LONG)), "character_id": CHARACTER}
+        question = caller.question(**LONG)
+        self.stopped.add(question.canary)
+        body = {"message": str(question), "character_id": CHARACTER}
         session = (await insist(caller, "POST", "/agent/chat", json=body, headers=key))["session_id"]
         await asyncio.sleep(0.2)
         self.deleted.add(session)
@@ -96,23 +99,23 @@ class Workload:
 
     async def give_away(self, caller: Caller) -> None:
         """Give a turn to a process that is not there, and stop it all the same."""
-        asking, transcript = await begin(caller)
+        asking, transcript = await self.begin(caller)
         conn = await asyncpg.connect(self.dsn)
         await conn.execute(GIVE_AWAY, transcript.session_id, uuid.uuid4())
         await conn.close()
         await insist(caller, "POST", f"/agent/chat/stop/{transcript.session_id}")
         await asking
 
-
-async def begin(caller: Caller) -> tuple[asyncio.Task[Transcript], Transcript]:
-    """Ask for a long answer and return when some of it is there."""
-    question = caller.question(**LONG)
-    asking = asyncio.create_task(caller.ask(question, key=question.canary))
-    await asyncio.sleep(0)
-    transcript = caller.transcripts[-1]
-    while len(transcript.received) < 10 and not asking.done():
-        await asyncio.sleep(0.01)
-    return asking, transcript
+    async def begin(self, caller: Caller) -> tuple[asyncio.Task[Transcript], Transcript]:
+        """Ask for a long answer, to be stopped, and return when some of it is there."""
+        question = caller.question(**LONG)
+        self.stopped.add(question.canary)
+        asking = asyncio.create_task(caller.ask(question, key=question.canary))
+        await asyncio.sleep(0)
+        transcript = caller.transcripts[-1]
+        while len(transcript.received) < 10 and not asking.done():
+            await asyncio.sleep(0.01)
+        return asking, transcript
 
 
 async def insist(caller: Caller, method: str, path: str, **options: Any) -> Any:
