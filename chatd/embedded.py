@@ -41,7 +41,9 @@ INITDB = ("-U", "chatd", "-A", "trust", "-E", "UTF8", "--data-checksums", "--no-
 LOCALE = ("--locale-provider=builtin", "--locale=C.UTF-8")
 # PostgreSQL refuses to run as root, and no other user may pass a 0700 home. As nobody with the one capability that
 # passes directories it runs on files of its own, wherever they are, and nothing has to be opened or handed over.
+# The securebit lets access(2), too, go by the capability, and not by the user alone: initdb looks for its programs so.
 AS_NOBODY = (
+    "--securebits=+no_setuid_fixup",
     *("--reuid=65534", "--regid=65534", "--clear-groups"),
     *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
 )

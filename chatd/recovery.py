@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = 20.0  # seconds, as in the queries
 RENEWAL = 5.0
-LAST_WORDS = 1.0  # seconds between two looks when a process has just died
+LOOK = 1.0  # seconds between two looks for the dead
 PATIENCE = 2 * RENEWAL
 UUID = re.compile(r"[0-9a-f-]{36}")
 CLAIMS = 100  # turns taken over at a time
@@ -97,7 +97,7 @@ class Recovery:
                 logger.warning("dead processes can't be looked for: %s", error)
             except Exception:
                 logger.exception("orphans can't be claimed")
-            await wait_for(self.orphans, LAST_WORDS if self.deaths else RENEWAL)
+            await wait_for(self.orphans, LOOK)
             self.orphans.clear()
 
     async def claim(self) -> None:

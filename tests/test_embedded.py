@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from chatd.embedded import INITDB, Postgres, is_alive, open_postgres
+from chatd.embedded import INITDB, Postgres, find_binaries, is_alive, open_postgres
 from chatd.errors import ConfigError, StartError
 
 OWNER = """
@@ -57,6 +57,19 @@ async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, 
     assert modes(directory) == before
     assert stat.S_IMODE((directory / "pgdata").stat().st_mode) == 0o700
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    package = find_binaries().parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, home / part.name, symlinks=True)
+    monkeypatch.setattr("chatd.embedded.find_binaries", lambda: home / package.name / "pginstall" / "bin")
+    async with open_postgres(home / "data") as dsn:
+        assert await write(dsn, 1) == [1]
 
 
 async def owner(directory: Path) -> asyncio.subprocess.Process:
