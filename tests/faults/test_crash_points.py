@@ -27,6 +27,8 @@ POINTS = {
 AT_THE_END = {"before_release", "after_release"}  # reached by SIGTERM
 APART = {"before_abandon", "after_sweep_events", "before_migration_commit"}  # with tests of their own, below
 KILLED = -9
+SHORT_LIVES = 4  # points in a row; ten lives without new text would end a turn, and rightly
+LONG_LIFE = 2.5  # seconds, enough for new text
 
 
 async def die_at(supervisor: Supervisor, point: str) -> None:
@@ -57,8 +59,9 @@ async def test_killed_at_every_point(
     rng.shuffle(points)
     async with working(supervisor.url, dsn, model, rng) as workload:
         for passes in scale.crash_passes:
-            for point in points:
+            for n, point in enumerate(points):
                 await die_at(supervisor, point if point in AT_THE_END else f"{point}:{passes}")
+                await asyncio.sleep(LONG_LIFE if n % SHORT_LIVES == 0 else 0)
     note(f"{len(points)} points, passes {scale.crash_passes}")
     note(await check(dsn, workload.transcripts, model, [supervisor], stopped=workload.stopped))
 

@@ -66,6 +66,7 @@ async def test_killed_with_its_embedded_database(tmp_path: Path, model: Counting
         note(await check(dsn, transcripts, model, [supervisor]))
 
 
+@pytest.mark.full
 async def test_out_of_file_descriptors(
     supervise: Supervise, model: CountingModel, dsn: str, scale: Scale, note: Note
 ) -> None:
