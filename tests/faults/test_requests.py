@@ -144,7 +144,7 @@ async def check_refused(user: Caller, turn: Transcript) -> None:
 
 
 async def test_event_source_stops_at_the_end(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
-    """C10: a browser's EventSource reads a turn, comes back exactly at its end, gets 204 and stops"""
+    """C10: Node's EventSource reads a turn, comes back exactly at its end, gets 204 and stops"""
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no Node.js here")
