@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
 import aiohttp
 
@@ -112,13 +113,18 @@ class Supervisor:
 
     async def _read_log(self) -> None:
         assert self.process.stderr is not None
-        async for line in self.process.stderr:
+        with (self.directory / "log").open("a", encoding="utf-8") as file:  # which a test that fails leaves
+            await self._keep_lines(self.process.stderr, file)
+
+    async def _keep_lines(self, stderr: asyncio.StreamReader, file: TextIO) -> None:
+        async for line in stderr:
             text = line.decode(errors="replace").rstrip()
             if "Traceback" in text:
                 self.tracebacks.append("\n".join([*self.log][-1:]))
             if self.tracebacks and len(self.tracebacks) <= MAX_TRACEBACKS and not text[:1].isdigit():
                 self.tracebacks[-1] += f"\n{text}"
             self.log.append(text)
+            print(text, file=file, flush=True)
 
     def _hear(self) -> None:
         with suppress(BlockingIOError):

@@ -30,6 +30,7 @@ COLD = 10  # events of a stream while everybody begins or ends at once, each con
 FAR = 0.45  # seconds: a round trip of 0.2, and as much while the commit before is under way
 ROOM = 24 << 20  # bytes left on the disk before it fills up
 PATIENCE = 1.0  # seconds that a stream may pause longer than the database is away
+UP = 1.5  # seconds that the database is there before it is restarted again
 
 
 async def restart(postgres: Postgres, number: signal.Signals) -> float:
@@ -74,12 +75,12 @@ async def test_restarted(
     """P1, P2: PostgreSQL restarted again and again, immediate and fast, under streams"""
     supervisor = await supervise(DATABASE_URL=postgres.dsn())
     outages: list[tuple[float, float]] = []  # how long it was away, how long a stream paused
-    seconds = scale.restarts * 2 + 3
-    async with asking(supervisor.url, scale.streams, seconds * 20) as users:
+    seconds = scale.restarts * (UP + 0.5) + 3
+    async with asking(supervisor.url, scale.streams, int(seconds * 20)) as users:
         for _ in range(scale.restarts):
             begun = time.monotonic()
             away = await restart(postgres, number)
-            await asyncio.sleep(max(0.0, begun + 2 - time.monotonic()))
+            await asyncio.sleep(UP)
             outages.append((away, longest_pause(transcripts_of(users), begun)))
     note(f"{number.name} x {len(outages)}: away {max(away for away, _ in outages):.2f} s at most")
     note(f"paused {max(pause - away for away, pause in outages):.2f} s longer than that at most")
