@@ -115,7 +115,7 @@ SCALES = {
 
 @pytest.fixture(autouse=True)
 def no_collections() -> Iterator[None]:
-    """Keep the garbage collector off: clients and model server live in this process, and stand still for a second of it.
+    """Keep the garbage collector off: clients and model server live here, and would stand still for a second of it.
 
     A row's hundred thousand events would be gone through in the middle of the next one's measurement.
     """
