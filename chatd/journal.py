@@ -198,19 +198,15 @@ class Journal:
         log.pending_size = left
 
     async def _write(self, rows: list[Row]) -> set[PendingLog]:
-        """Return the logs whose turn is lost: an event of theirs is not in the database, or another one is."""
-        written = await self.repo.append_events(
-            [(log.turn.id, log.turn.epoch, seq, data) for log, seq, data, _ in rows]
-        )
-        if len(written) == len(rows):
-            return set()
-        doubtful = [row for row in rows if (row[0].turn.id, row[1]) not in written]
-        return {row[0] for row in doubtful if not await self._is_there(row)}
+        """Return the logs whose turn is lost: an event of theirs is not in the database, or another one is.
 
-    async def _is_there(self, row: Row) -> bool:
-        """Tell whether a commit whose acknowledgement was lost had written this very event."""
-        log, seq, data, _ = row
-        return await self.repo.list_events(log.turn.id, seq - 1, 1) == [(seq, data)]
+        One that was there before is of a commit whose acknowledgement was lost.
+        """
+        events = [(log.turn.id, log.turn.epoch, seq, data) for log, seq, data, _ in rows]
+        if await self.repo.append_events(events) == len(rows):
+            return set()
+        there = await self.repo.find_events([(turn_id, seq, data) for turn_id, _, seq, data in events])
+        return {log for log, seq, *_ in rows if (log.turn.id, seq) not in there}
 
     async def insist(self, write: Callable[[], Any]) -> Any:
         """Try until the database is back."""

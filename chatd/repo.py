@@ -146,10 +146,15 @@ class Repo(Connections):
         """Say that a request is about to be sent; False: the turn is not this process's any more."""
         return await self._one("record_attempt", turn_id, epoch, attempt) is not None
 
-    async def append_events(self, events: Sequence[tuple[str, int, int, str]]) -> set[tuple[str, int]]:
-        """Append (turn_id, epoch, seq, JSON) and return the (turn_id, seq) that were written now."""
-        rows = await self._all("append_events", *map(list, zip(*events, strict=True)))
-        return {(row["turn_id"], row["seq"]) for row in rows}
+    async def append_events(self, events: Sequence[tuple[str, int, int, str]]) -> int:
+        """Append (turn_id, epoch, seq, JSON) and return how many were written now."""
+        async with self.connection() as conn:
+            status = await conn.execute(QUERIES["append_events"], *columns(events))
+        return int(status.rpartition(" ")[2])
+
+    async def find_events(self, events: Sequence[tuple[str, int, str]]) -> set[tuple[str, int]]:
+        """Return which of these very events (turn_id, seq, JSON) are there, as (turn_id, seq)."""
+        return {tuple(row) for row in await self._all("find_events", *columns(events))}
 
     async def list_events(self, turn_id: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """Return (seq, JSON) of the events after `seq`."""
@@ -166,7 +171,7 @@ class Repo(Connections):
             *(answer.state, answer.outcome, answer.last_seq),
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
-            *map(list, zip(*events, strict=True)),
+            *columns(events),
         )
         return row is not None
 
@@ -216,6 +221,10 @@ class Repo(Connections):
         """Send a notice to all processes, this one included; of many turns in several parts."""
         for at in range(0, max(1, len(turn_ids)), MAX_NOTICE):
             await self._one("notify", " ".join([kind, *turn_ids[at : at + MAX_NOTICE]]))
+
+
+def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def to_session(row: Any) -> Session:

@@ -14,4 +14,3 @@ INSERT INTO agent_events (turn_id, seq, data)
 SELECT event.turn_id, event.seq, event.data
 FROM event JOIN turn ON turn.id = event.turn_id AND turn.epoch = event.epoch
 ON CONFLICT DO NOTHING
-RETURNING turn_id, seq
