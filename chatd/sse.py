@@ -29,6 +29,7 @@ COME_BACK = (250, 1750)  # ms, at random: not all at once
 MAX_WRITE = 1 << 18  # bytes
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one for each event
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no PostgreSQL text and no UTF-8 can hold these
 
 
@@ -52,7 +53,7 @@ def clean_json(value: Any) -> Any:
 
 def encode(event: dict[str, Any]) -> str:
     """Return an event as compact JSON on one line, whatever a reader takes for a line's end."""
-    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    text = COMPACT.encode(event)
     if text.isascii():
         return text
     return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
