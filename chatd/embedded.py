@@ -204,7 +204,7 @@ class Postgres:
                 stdout=out,
                 stderr=out,
                 cwd="/",
-                process_group=0,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
+                start_new_session=True,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
             )
 
     async def is_answering(self) -> bool:

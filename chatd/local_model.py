@@ -78,7 +78,7 @@ class LocalModel:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                process_group=0,  # Ctrl-C in a terminal is for chatd
+                start_new_session=True,  # Ctrl-C in a terminal is for chatd
             )
         assert self.process.stdin and self.process.stdout
         try:
