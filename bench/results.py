@@ -1,0 +1,15 @@
+"""What comes out of a measurement."""
+
+from dataclasses import dataclass
+
+Figures = dict[str, float]  # by name, the unit in it
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a server did under a workload of a size."""
+
+    workload: str
+    size: int
+    server: str
+    figures: Figures
