@@ -140,7 +140,7 @@ async def litellm(directory: Path, model: str) -> AsyncIterator[Server]:
     port = free_port()
     config = directory / "litellm.yaml"
     config.write_text(LITELLM.format(model=model, key=KEY))
-    options = ["--config", config, "--host", "127.0.0.1", "--port", str(port)]
+    options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     environment = without_settings() | {"LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": KEY}
     async with program([python("litellm").with_name("litellm"), *options], port, directory / "log", environment) as pid:
         yield Server("LiteLLM", [f"http://127.0.0.1:{port}"], [pid])

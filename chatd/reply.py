@@ -61,21 +61,23 @@ class Reply:
 
     def add(self, event: Any) -> str | None:
         """Take an event in; return the text to show, "" for content of another kind, None where it is no content."""
-        match event:
-            case {"type": "message_start", "message": dict(message)}:
-                self._start(message)
-            case {"type": "content_block_start", "content_block": {"type": str()} as block}:
-                return self._start_block(event.get("index"), clean_json(block))
-            case {"type": "content_block_delta", "delta": dict(delta)}:
-                return self._delta(event.get("index"), delta)
-            case {"type": "message_delta"}:
-                self._stop(event)
-            case {"type": "message_stop"}:
-                self.complete = True
-                return self._close_seam()
+        kind = event.get("type") if isinstance(event, dict) else None
+        if kind == "content_block_delta":
+            return self._delta(event.get("index"), event.get("delta"))
+        if kind == "content_block_start":
+            return self._start_block(event.get("index"), event.get("content_block"))
+        if kind == "message_start":
+            self._start(event.get("message"))
+        elif kind == "message_delta":
+            self._stop(event)
+        elif kind == "message_stop":
+            self.complete = True
+            return self._close_seam()
         return None
 
-    def _start(self, message: dict[str, Any]) -> None:
+    def _start(self, message: Any) -> None:
+        if not isinstance(message, dict):
+            return
         if isinstance(model := message.get("model"), str):
             self.model = clean(model)
         self._count(message.get("usage"))
@@ -94,7 +96,10 @@ class Reply:
         self.usage = add_counts(self.usage or {}, known, self.attempt_usage)
         self.attempt_usage |= known
 
-    def _start_block(self, index: Any, block: dict[str, Any]) -> str | None:
+    def _start_block(self, index: Any, block: Any) -> str | None:
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            return None
+        block = clean_json(block)
         goes_on = self.seam is not None and not self.open and block["type"] == "text"
         if goes_on and self.blocks and self.blocks[-1]["type"] == "text":
             self.open[index] = len(self.blocks) - 1
@@ -109,20 +114,23 @@ class Reply:
         self.blocks.append(block)
         self.parts.append({"text": [text]} if block["type"] == "text" else {})
 
-    def _delta(self, index: Any, delta: dict[str, Any]) -> str | None:
+    def _delta(self, index: Any, delta: Any) -> str | None:
+        if not isinstance(delta, dict):
+            return None
         field = APPENDED.get(delta.get("type", ""))
         value = delta.get(field) if field else None
-        if not isinstance(value, str):
+        if not field or not isinstance(value, str):
             return "" if any(value for key, value in delta.items() if key != "type") else None
         if index not in self.open:
             self._start_block(index, {"type": "text" if field == "text" else "thinking"})
-        return self._append(index, field or "", value) if value else None
+        return self._append(index, field, value) if value else None
 
     def _append(self, index: Any, field: str, value: str) -> str:
         value = clean(value)
         if field == "text" and self.seam is not None:
             value = self.seam.feed(value)
-        block, parts = self.blocks[self.open[index]], self.parts[self.open[index]]
+        at = self.open[index]
+        block, parts = self.blocks[at], self.parts[at]
         if field not in parts:
             first = block.pop(field, "")
             parts[field] = [first] if isinstance(first, str) else []

@@ -30,6 +30,7 @@ MAX_WRITE = 1 << 18  # bytes
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one for each event
+decode = json.JSONDecoder().decode
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no PostgreSQL text and no UTF-8 can hold these
 
 
@@ -75,21 +76,27 @@ class Decoder:
         """Yield the events that are complete now; raises ValueError for bad JSON and for one over MAX_EVENT."""
         *blocks, self.rest = (self.rest + self._normalize(chunk)).split(b"\n\n")
         for block in blocks:
-            if data := self._data(block):
-                yield json.loads(data)
+            if data := data_of(block):
+                yield decode(data)
         if len(self.rest) > MAX_EVENT:
             raise ValueError("an event is too large")
 
     def _normalize(self, chunk: bytes) -> bytes:
+        if b"\r" not in chunk and not self.after_cr:
+            return chunk
         if self.after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self.after_cr = chunk.endswith(b"\r") or (self.after_cr and not chunk)
-        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in chunk else chunk
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    @staticmethod
-    def _data(block: bytes) -> bytes:
-        lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
-        return b"\n".join(lines)
+
+def data_of(block: bytes) -> str:
+    """Return an event's data, "" where it has none."""
+    at = block.find(b"\ndata:")
+    if at > 0 and block.find(b"\n", at + 1) < 0 and not block.startswith(b"data:"):
+        return block[at + 6 :].decode()  # as nearly all are: one line of data, the last one; JSON may begin with a space
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines).decode()
 
 
 class Stream:
