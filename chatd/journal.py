@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import groupby
 from typing import Any
 
 from chatd.crash import crash_point
@@ -39,27 +38,25 @@ class PendingLog(Log):
     def __init__(self, turn: Turn, journal: "Journal") -> None:
         super().__init__(turn)
         self.journal = journal
-        self.pending: list[dict[str, Any] | str] = []  # text pieces, and other events between them
+        self.pending: list[dict[str, Any]] = []  # events
+        self.pieces: list[str] = []  # of text, behind them: they become one event
         self.pending_size = 0
         self.flushed = asyncio.Event()
         self.followed_until = 0.0  # by the loop's clock
 
     def add_text(self, piece: str) -> None:
-        self.pending.append(piece)
+        self.pieces.append(piece)
         self.pending_size += len(piece)
         self.journal.add(self, len(piece))
 
     def add_event(self, event: dict[str, Any]) -> None:
-        self.pending.append(event)
+        self.pending = [*self.take(), event]
         self.journal.add(self, 0)
 
     def take(self) -> list[dict[str, Any]]:
-        """Return what is pending as events, adjacent pieces joined."""
-        pending, self.pending = self.pending, []
-        events: list[dict[str, Any]] = []
-        for is_text, items in groupby(pending, lambda item: isinstance(item, str)):
-            run = list(items)
-            events += text_events("".join(run)) if is_text else run  # type: ignore[arg-type]
+        """Return what is pending as events."""
+        events = self.pending + text_events("".join(self.pieces))
+        self.pending, self.pieces = [], []
         return events
 
     def end(self, *, lost: bool = False) -> None:
@@ -193,7 +190,7 @@ class Journal:
 
     def _settle(self, log: PendingLog) -> None:
         """Count again what is pending."""
-        left = sum(len(item) for item in log.pending if isinstance(item, str))
+        left = sum(map(len, log.pieces)) + sum(len(event.get("text", "")) for event in log.pending)
         self.pending_size -= log.pending_size - left
         log.pending_size = left
 

@@ -94,7 +94,9 @@ def data_of(block: bytes) -> str:
     """Return an event's data, "" where it has none."""
     at = block.find(b"\ndata:")
     if at > 0 and block.find(b"\n", at + 1) < 0 and not block.startswith(b"data:"):
-        return block[at + 6 :].decode()  # as nearly all are: one line of data, the last one; JSON may begin with a space
+        return block[
+            at + 6 :
+        ].decode()  # the usual one; JSON may begin with a space
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).decode()
 
