@@ -4,11 +4,13 @@ A reader holds an index into the log's frames: no queue, no copy, nothing that a
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from chatd.models import Turn
 from chatd.sse import frame
 
+Push = Callable[[bytes], bool]  # writes frames at once, or returns False where that would take waiting
 MAX_WRITE = 1 << 18  # bytes, or one frame: one that catches up is not given all of a long answer at once
 
 
@@ -44,7 +46,7 @@ class Log:
 
     def wake(self) -> None:
         for reader in self.readers:
-            reader.wake()
+            reader.go_on()
 
 
 def follow(text: list[str], event: dict[str, Any]) -> None:
@@ -70,18 +72,27 @@ class Reader:
     def lost(self) -> bool:
         return self.log.lost
 
-    async def read(self) -> bytes | None:
-        """Return the next frames, empty bytes when something else woke the reader, None at the end."""
-        if self.index >= len(self.log.frames) and not self.log.ended:
-            await self._wait()
-        frames, size, first = self.log.frames, 0, self.index
-        while self.index < len(frames) and size < MAX_WRITE:
-            size += len(frames[self.index])
-            self.index += 1
-        return b"".join(frames[first : self.index]) if size or not self.log.ended else None
+    async def read(self, push: Push) -> bytes | None:
+        """Return the next frames, empty bytes when something else woke the reader, None at the end.
 
-    async def _wait(self) -> None:
-        self.waiter = asyncio.get_running_loop().create_future()
+        Frames that come while it waits are handed to `push`, as long as that takes them: a task that is woken for each
+        costs more than the frame.
+        """
+        if self.index >= len(self.log.frames) and not self.log.ended:
+            await self._wait(push)
+        frames, self.index = self._next()
+        return frames if frames or not self.log.ended else None
+
+    def _next(self) -> tuple[bytes, int]:
+        """Return the frames that may be written together, and the index behind them."""
+        frames, size, end = self.log.frames, 0, self.index
+        while end < len(frames) and size < MAX_WRITE:
+            size += len(frames[end])
+            end += 1
+        return b"".join(frames[self.index : end]), end
+
+    async def _wait(self, push: Push) -> None:
+        self.waiter, self.push = asyncio.get_running_loop().create_future(), push
         try:
             await self.waiter
         finally:
@@ -90,3 +101,13 @@ class Reader:
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+    def go_on(self) -> None:
+        """Push what is new, or wake the reader to see to it."""
+        if self.waiter is None or self.waiter.done():
+            return
+        frames, end = self._next()
+        if not self.log.ended and (not frames or self.push(frames)):
+            self.index = end
+        else:
+            self.wake()

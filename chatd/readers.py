@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatd.errors import NotFound, Unavailable
-from chatd.log import Reader, follow
+from chatd.log import Push, Reader, follow
 from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
@@ -19,14 +19,14 @@ RETRY = 0.5  # seconds between two tries to reach the database
 
 
 class Source(Protocol):
-    """Where frames come from: `read` returns some, empty bytes after `wake`, or None at the end.
+    """Where frames come from: `read` returns some, empty bytes after `wake`, or None at the end; see Reader.
 
     `lost` tells then that it is not the turn's end: the client is to come back.
     """
 
     @property
     def lost(self) -> bool: ...
-    async def read(self) -> bytes | None: ...
+    async def read(self, push: Push) -> bytes | None: ...
     def wake(self) -> None: ...
     def close(self) -> None: ...
 
@@ -45,7 +45,7 @@ class Replay:
     def close(self) -> None:
         """Do nothing: nobody counts the readers of an ended turn."""
 
-    async def read(self) -> bytes | None:
+    async def read(self, _push: Push) -> bytes | None:
         while not self.woken.is_set():
             try:
                 return await self._frames()

@@ -27,6 +27,7 @@ RETRY = b"retry: 1000\n"  # ms that an EventSource waits before it comes back
 PING = b": ping\n\n"
 COME_BACK = (250, 1750)  # ms, at random: not all at once
 MAX_WRITE = 1 << 18  # bytes
+MAX_PUSH = 1 << 15  # bytes that an empty transport takes without asking to wait: its high-water mark is twice that
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one for each event
@@ -94,9 +95,7 @@ def data_of(block: bytes) -> str:
     """Return an event's data, "" where it has none."""
     at = block.find(b"\ndata:")
     if at > 0 and block.find(b"\n", at + 1) < 0 and not block.startswith(b"data:"):
-        return block[
-            at + 6 :
-        ].decode()  # the usual one; JSON may begin with a space
+        return block[at + 6 :].decode()  # the usual one; JSON may begin with a space
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).decode()
 
@@ -137,6 +136,29 @@ class Stream:
             await self.response.write(data[at : at + MAX_WRITE])
         self.last_write, self.writing = self.loop.time(), False
         crash_point("after_write")
+
+    def write_now(self, frames: bytes) -> bool:
+        """Write whole frames and return True, or False where that might take waiting.
+
+        What is certain not to wait needs no task to be run in, and so none to be woken.
+        """
+        transport = self.request.transport
+        if self.prefix or self.writing or len(frames) > MAX_PUSH:
+            return False
+        if transport is None or transport.get_write_buffer_size():
+            return False
+        writing = self.response.write(frames)
+        try:
+            writing.send(None)
+        except StopIteration:
+            pass
+        except ConnectionError:
+            return False
+        finally:
+            writing.close()
+        self.last_write = self.loop.time()
+        crash_point("after_write")
+        return True
 
     async def ask_back(self) -> None:
         """Ask the client to come back soon, to whichever process there is then."""

@@ -46,7 +46,7 @@ async def pump(stream: Stream, place: Place) -> None:
     stream.on_silence = source.wake
     if place.first:
         await stream.write(place.first)
-    while (frames := await source.read()) is not None:
+    while (frames := await source.read(stream.write_now)) is not None:
         await stream.write(frames)
     if source.lost:
         await stream.ask_back()
