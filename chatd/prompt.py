@@ -72,8 +72,7 @@ async def load_prompt(repo: Repo, session_id: str, default_system: str, budget: 
     A history that outgrows the budget is cut to half of it, once for many turns: a window that slid with each turn
     would never find its beginning in the upstream's prompt cache.
     """
-    system = await repo.find_system_prompt(session_id)
-    window = await read_window(repo, session_id, budget)
+    system, window = await read_window(repo, session_id, budget)
     if not window:
         raise NotFound
     if sum(tokens for *_, tokens in window) > budget:
@@ -86,19 +85,22 @@ async def load_prompt(repo: Repo, session_id: str, default_system: str, budget: 
 Row = tuple[int, str, str, int]  # seq, role, text, tokens
 
 
-async def read_window(repo: Repo, session_id: str, budget: int) -> list[Row]:
-    """Return the messages that can be sent, latest first, until they go over the budget."""
+async def read_window(repo: Repo, session_id: str, budget: int) -> tuple[str | None, list[Row]]:
+    """Return the system prompt and the messages that can be sent, latest first, until they go over the budget."""
+    system: str | None = None
     window: list[Row] = []
     used, before = 0, None
     while used <= budget:
         page = await repo.list_context(session_id, before, PAGE)
-        sendable = [row for row in page if row[1] == "user" or (row[1] == "assistant" and row[2].strip())]
+        if page and page[-1][1] == "system":
+            system = page.pop()[2]
+        sendable = [row for row in page if row[1] == "user" or row[2].strip()]
         window += [(*row, estimate_tokens(row[2])) for row in sendable]
         used = sum(tokens for *_, tokens in window)
         if len(page) < PAGE:
             break
         before = page[-1][0]
-    return window
+    return system, window
 
 
 def newest(window: list[Row], budget: int) -> list[Row]:

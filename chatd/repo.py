@@ -2,14 +2,13 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from chatd.connections import QUERIES, Connection, Connections, open_pool
-from chatd.crash import crash_point
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress, Unavailable
 from chatd.models import Answer, Message, Session, Turn, TurnRequest
 
@@ -67,12 +66,8 @@ class Repo(Connections):
     async def list_messages_after(self, session_id: str, seq: int, limit: int) -> list[Message]:
         return [Message(**row) for row in await self._all("list_messages_after", session_id, seq, limit)]
 
-    async def find_system_prompt(self, session_id: str) -> str | None:
-        row = await self._one("find_system_prompt", session_id)
-        return row and str(row["content"])
-
     async def list_context(self, session_id: str, before: int | None, limit: int) -> list[tuple[int, str, str]]:
-        """Return (seq, role, content), latest first."""
+        """Return (seq, role, content), latest first; with the latest the system prompt, last."""
         return [tuple(row) for row in await self._all("list_context", session_id, before, limit)]
 
     async def set_context_start(self, session_id: str, seq: int) -> None:
@@ -81,20 +76,17 @@ class Repo(Connections):
     # Turns
 
     async def begin_turn(self, request: TurnRequest, turn: Turn, boot_id: uuid.UUID, start: str) -> None:
-        """Begin a turn in one transaction, in a session that it makes where the request names none.
+        """Begin a turn in one statement, in a session that it makes where the request names none.
 
         Raises NotFound, CharacterForbidden, TurnInProgress (with the running turn's id), KeyTaken.
         """
         session = (turn.session_id, request.owner, request.character_id)
         values = (turn.user_message_id, request.message, turn.id, turn.message_id, boot_id, start)
+        key = (request.key, request.fingerprint if request.key else None)
+        is_new = request.session_id is None
         async with self.connection() as conn:
             try:
-                async with nullcontext() if request.session_id else conn.transaction():
-                    if request.session_id is None:
-                        await conn.fetchrow(QUERIES["create_session"], *session, None, None, None)
-                        crash_point("in_begin")
-                    key = (request.key, request.fingerprint if request.key else None)
-                    row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key)
+                row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key, is_new)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name == "agent_idempotency_keys_pkey":
                     raise KeyTaken from error

@@ -90,7 +90,6 @@ async def test_costs_do_not_grow_with_the_session(chat: Chat) -> None:
             "list_messages_before": (session, last - 5000, 100),
             "list_messages_after": (session, last - 5000, 100),
             "list_context": (session, None, 100),
-            "find_system_prompt": (session,),
         }.items():
             buffers = await buffers_of(conn, QUERIES[name], *values)
             assert buffers < 120, f"{name} reads {buffers} pages"

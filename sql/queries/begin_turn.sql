@@ -3,10 +3,17 @@
 -- a key that was used: of agent_idempotency_keys_pkey.
 -- $1 session_id  $2 owner  $3 character_id  $4 user message_id  $5 content  $6 turn_id  $7 answer's message_id
 -- $8 boot_id  $9 the start event's JSON  $10 idempotency key or null  $11 its request's fingerprint
-WITH session AS (
-    UPDATE agent_sessions SET status = 'thinking', message_count = message_count + 1, updated_at = now()
-    WHERE id = $1 AND owner = $2 AND character_id = $3
+-- $12 whether the session is to be made
+WITH made AS (
+    INSERT INTO agent_sessions (id, owner, character_id, status, message_count)
+    SELECT $1, $2, $3, 'thinking', 1 WHERE $12
     RETURNING id
+), found AS (
+    UPDATE agent_sessions SET status = 'thinking', message_count = message_count + 1, updated_at = now()
+    WHERE id = $1 AND owner = $2 AND character_id = $3 AND NOT $12
+    RETURNING id
+), session AS (
+    SELECT id FROM made UNION ALL SELECT id FROM found
 ), message AS (
     INSERT INTO agent_messages (id, session_id, role, content)
     SELECT $4, id, 'user', $5 FROM session
