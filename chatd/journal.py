@@ -152,7 +152,8 @@ class Journal:
             size += log.pending_size
             events = log.take()
             first = len(log.frames) + 1
-            rows += [(log, seq, encode(event), event) for seq, event in enumerate(events, first) if not log.ended]
+            if not log.ended:
+                rows += [(log, seq, encode(event), event) for seq, event in enumerate(events, first)]
         return rows
 
     async def commit(self, rows: list[Row]) -> None:

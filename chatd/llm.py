@@ -74,8 +74,8 @@ class Llm:
             try:
                 async with aclosing(self._attempt(reply, parameters, seam)) as pieces:
                     async for piece in pieces:
-                        self.refuses_prefill |= isinstance(seam, OverlapSeam)
                         yield piece
+                self.refuses_prefill |= isinstance(seam, OverlapSeam)
             except UpstreamError as error:
                 if error.status != 400 or (parameters, seam) == ways[-1]:
                     raise

@@ -31,7 +31,7 @@ MAX_PUSH = 1 << 15  # bytes that an empty transport takes without asking to wait
 SEND_BUFFER = 65_536  # bytes of kernel memory for a client that does not read
 MAX_EVENT = 16 << 20  # bytes; a delta of 1 MiB, every character of it escaped, is 6
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one for each event
-decode = json.JSONDecoder().decode
+SCANNER = json.JSONDecoder()
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no PostgreSQL text and no UTF-8 can hold these
 
 
@@ -55,10 +55,22 @@ def clean_json(value: Any) -> Any:
 
 def encode(event: dict[str, Any]) -> str:
     """Return an event as compact JSON on one line, whatever a reader takes for a line's end."""
-    text = COMPACT.encode(event)
+    if len(event) == 2 and event["type"] == "text":  # nearly all are: a third of the time
+        text = f'{{"type":"text","text":{COMPACT.encode(event["text"])}}}'
+    else:
+        text = COMPACT.encode(event)
     if text.isascii():
         return text
     return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
+
+
+def decode(data: str) -> Any:
+    """Return the value of a JSON text; raises ValueError."""
+    data = data.strip(" \t\n\r")
+    value, end = SCANNER.raw_decode(data)
+    if end != len(data):
+        raise ValueError("more than one JSON value")
+    return value
 
 
 def frame(turn_id: str, seq: int, data: str) -> bytes:
