@@ -44,6 +44,9 @@ SETTINGS = {
     "application_name": "chatd",
     "synchronous_commit": "on",  # the promise: on disk before on screen
     "jit": "off",
+    # Every statement goes by an index, whatever its values: planned once, and not by how small the tables are just now.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "10s",
 }
