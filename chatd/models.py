@@ -60,6 +60,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """A page of a session's messages, as JSON, and the id before which there are older ones.
+
+    `has_place`: the message that the page was to be before or after is there.
+    """
+
+    status: str
+    message_count: int
+    has_place: bool
+    before: str | None
+    messages: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRequest:
     """What a client asks for: an answer to a message, in a session or (None) a new one; once for each `key`."""
 

@@ -10,7 +10,7 @@ import asyncpg
 
 from chatd.connections import QUERIES, Connection, Connections, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress, Unavailable
-from chatd.models import Answer, Message, Session, Turn, TurnRequest
+from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
 
@@ -58,13 +58,14 @@ class Repo(Connections):
         row = await self._one("find_message", session_id, message_id)
         return row and Message(**row)
 
-    async def list_messages_before(self, session_id: str, seq: int | None, limit: int) -> list[Message]:
-        """Return messages oldest first."""
-        rows = await self._all("list_messages_before", session_id, seq, limit)
-        return [Message(**row) for row in reversed(rows)]
-
-    async def list_messages_after(self, session_id: str, seq: int, limit: int) -> list[Message]:
-        return [Message(**row) for row in await self._all("list_messages_after", session_id, seq, limit)]
+    async def read_history(
+        self, session_id: str, owner: str, limit: int, before: str | None, after: str | None
+    ) -> History:
+        """Return a page before or after a message, or the latest; raises NotFound."""
+        row = await self._one("read_history", session_id, owner, before, after, limit)
+        if row is None:
+            raise NotFound
+        return History(**row)
 
     async def list_context(self, session_id: str, before: int | None, limit: int) -> list[tuple[int, str, str]]:
         """Return (seq, role, content), latest first; with the latest the system prompt, last."""

@@ -121,8 +121,14 @@ class MessageSchema(Schema):
 
 def respond(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a JSON response."""
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json", charset="utf-8")
+    return respond_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")), status, headers)
+
+
+def respond_text(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a response that is JSON already."""
+    return web.Response(
+        body=text.encode(), status=status, headers=headers, content_type="application/json", charset="utf-8"
+    )
 
 
 SESSION = SessionSchema()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chat_client import CHARACTER, Chat
-from tests.model_server import ModelServer
+from tests.model_server import ModelServer, says
 
 
 async def fill(chat: Chat, count: int) -> str:
@@ -26,6 +26,15 @@ async def fill(chat: Chat, count: int) -> str:
 
 def contents(page: dict[str, Any]) -> list[int]:
     return [int(message["content"]) for message in page["messages"]]
+
+
+async def test_a_message_looks_the_same_wherever_it_is_shown(chat: Chat, model: ModelServer) -> None:
+    """The history's JSON is written by the database, an answer's by the schema."""
+    model.default = says('q" \\ \u2028 \U0001f600', "\n\x85\t")
+    answer = await chat.post("hi")
+    page = await chat.history(answer["session_id"])
+    assert page["messages"][1] == answer["message"]
+    assert page["messages"][0]["content_blocks"] == [{"type": "text", "text": "hi"}]
 
 
 async def test_pages_backwards_meet_without_gap_or_repeat(chat: Chat) -> None:

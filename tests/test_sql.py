@@ -10,6 +10,7 @@ import pytest
 from chatd import migrate as migrations
 from chatd.connections import QUERIES
 from chatd.errors import ConfigError
+from chatd.middlewares import ANONYMOUS
 from chatd.migrate import migrate, pending, read_migrations, sha256
 from chatd.repo import Repo, open_repo
 from tests.chat_client import Chat
@@ -85,10 +86,9 @@ async def test_costs_do_not_grow_with_the_session(chat: Chat) -> None:
         )
         await conn.execute("ANALYZE")
         await conn.execute("SET plan_cache_mode = force_generic_plan")
-        last = await conn.fetchval("SELECT max(seq) FROM agent_messages")
+        middle = await conn.fetchval("SELECT id FROM agent_messages ORDER BY seq OFFSET 5000 LIMIT 1")
         for name, values in {
-            "list_messages_before": (session, last - 5000, 100),
-            "list_messages_after": (session, last - 5000, 100),
+            "read_history": (session, ANONYMOUS, middle, None, 100),
             "list_context": (session, None, 100),
         }.items():
             buffers = await buffers_of(conn, QUERIES[name], *values)
