@@ -1,7 +1,7 @@
 -- Undo begin_turn, for a client that was told that nothing was written. The session's row is locked, by lock_session.
 -- $1 turn_id
 WITH turn AS (
-    DELETE FROM agent_turns WHERE id = $1 AND state = 'running' AND epoch = 1
+    DELETE FROM agent_turns WHERE id = $1 AND outcome IS NULL AND epoch = 1
     RETURNING session_id, user_message_id
 ), message AS (
     DELETE FROM agent_messages USING turn WHERE agent_messages.id = turn.user_message_id

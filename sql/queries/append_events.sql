@@ -6,7 +6,7 @@ WITH event AS (
     FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::text[]) AS event (turn_id, epoch, seq, data)
 ), turn AS (
     SELECT id, epoch FROM agent_turns
-    WHERE id = ANY ($1::text[]) AND state = 'running'
+    WHERE id = ANY ($1::text[]) AND outcome IS NULL -- runs: see ARCHITECTURE.md
     ORDER BY id
     FOR SHARE
 )

@@ -10,7 +10,7 @@ WITH locked AS (
     UPDATE agent_turns SET state = $4, outcome = $5, last_seq = $6, upstream_id = $13, first_content_at = $14,
         ended_at = now()
     FROM locked
-    WHERE agent_turns.id = $1 AND epoch = $2 AND state = 'running' AND session_id = locked.id
+    WHERE agent_turns.id = $1 AND epoch = $2 AND outcome IS NULL AND session_id = locked.id
     RETURNING agent_turns.id, session_id, message_id
 ), event AS (
     INSERT INTO agent_events (turn_id, seq, data)
