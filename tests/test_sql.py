@@ -10,10 +10,8 @@ import pytest
 from chatd import migrate as migrations
 from chatd.connections import QUERIES
 from chatd.errors import ConfigError
-from chatd.middlewares import ANONYMOUS
 from chatd.migrate import migrate, pending, read_migrations, sha256
 from chatd.repo import Repo, open_repo
-from tests.chat_client import Chat
 from tests.conftest import execute
 
 
@@ -73,30 +71,3 @@ def test_a_changed_or_unknown_migration_is_refused() -> None:
         pending(files, {"0001_a.sql": sha256("two")})
     with pytest.raises(ConfigError, match="newer than this program"):
         pending(files, {"0002_b.sql": sha256("x")})
-
-
-async def test_costs_do_not_grow_with_the_session(chat: Chat) -> None:
-    """The plans of what a request runs use an index, on a session of 10,000 messages among others."""
-    session = (await chat.session())["session_id"]
-    async with chat.turns.repo.connection() as conn:
-        await conn.execute(
-            """INSERT INTO agent_messages (id, session_id, role, content)
-               SELECT 'msg-' || md5(n::text), $1, 'user', n::text FROM generate_series(1, 10000) AS series (n)""",
-            session,
-        )
-        await conn.execute("ANALYZE")
-        await conn.execute("SET plan_cache_mode = force_generic_plan")
-        middle = await conn.fetchval("SELECT id FROM agent_messages ORDER BY seq OFFSET 5000 LIMIT 1")
-        for name, values in {
-            "read_history": (session, ANONYMOUS, middle, None, 100),
-            "list_context": (session, None, 100),
-        }.items():
-            buffers = await buffers_of(conn, QUERIES[name], *values)
-            assert buffers < 120, f"{name} reads {buffers} pages"
-
-
-async def buffers_of(conn: asyncpg.Connection, query: str, *values: object) -> int:
-    """Return how many pages a query reads."""
-    explained = await conn.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query, *values)
-    plan = explained if isinstance(explained, list) else __import__("json").loads(explained)
-    return int(plan[0]["Plan"]["Shared Hit Blocks"]) + int(plan[0]["Plan"]["Shared Read Blocks"])

@@ -1,0 +1,118 @@
+"""A large database, where many turns have begun since the planner's statistics were made; arguments for every query."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+SESSIONS = 2_000
+MESSAGES = 100_000  # every tenth is in session 1
+ENDED = 5_000  # turns; each runs for a minute, and the last one ended just now
+KEPT = 1_000  # the latest of these: the events of the others were swept
+EVENTS = 50  # of each turn
+RUNNING = 500  # turns, each in a session of its own
+KEYS = 5_000
+OLD_KEYS = 50
+STATISTICS = 400  # of 300 times as many rows: of all, not of some at random
+
+OWNER = "anonymous"
+DEAD, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+FILL = f"""
+CREATE FUNCTION an_id(prefix text, number bigint) RETURNS text LANGUAGE sql IMMUTABLE
+    RETURN prefix || '-' || lpad(to_hex(number), 32, '0');
+
+ALTER TABLE agent_sessions SET (autovacuum_enabled = off);
+ALTER TABLE agent_messages SET (autovacuum_enabled = off);
+ALTER TABLE agent_turns SET (autovacuum_enabled = off);
+ALTER TABLE agent_events SET (autovacuum_enabled = off);
+ALTER TABLE agent_idempotency_keys SET (autovacuum_enabled = off);
+
+INSERT INTO agent_sessions (id, owner, character_id, updated_at)
+SELECT an_id('sess', n), '{OWNER}', 7, now() - make_interval(mins => n)
+FROM generate_series(1, {SESSIONS}) AS series (n);
+
+INSERT INTO agent_messages (id, session_id, role, content)
+SELECT an_id('msg', n), an_id('sess', CASE n % 10 WHEN 0 THEN 1 ELSE 1 + n % {SESSIONS} END), 'user', 'message ' || n
+FROM generate_series(1, {MESSAGES}) AS series (n);
+
+INSERT INTO agent_turns
+    (id, session_id, user_message_id, message_id, boot_id, state, last_seq, outcome, ended_at, swept)
+SELECT an_id('turn', n), an_id('sess', 1 + n % {SESSIONS}), an_id('msg', n), an_id('msg', n + 1), '{DEAD}',
+    'done', {EVENTS}, '{{}}', now() - make_interval(mins => {ENDED} - n), n <= {ENDED - KEPT}
+FROM generate_series(1, {ENDED}) AS series (n);
+
+INSERT INTO agent_events (turn_id, seq, data)
+SELECT an_id('turn', n), seq, 'an event'
+FROM generate_series({ENDED - KEPT + 1}, {ENDED}) AS turn (n), generate_series(1, {EVENTS}) AS event (seq);
+
+INSERT INTO agent_idempotency_keys (owner, key, fingerprint, session_id, turn_id, created_at)
+SELECT '{OWNER}', 'key-' || n, '', an_id('sess', n), an_id('turn', n),
+    now() - interval '24 hours' + make_interval(secs => n - {OLD_KEYS})
+FROM generate_series(1, {KEYS}) AS series (n);
+
+SET default_statistics_target = {STATISTICS};
+ANALYZE;
+
+INSERT INTO agent_turns (id, session_id, user_message_id, message_id, boot_id)
+SELECT an_id('turn', {ENDED} + n), an_id('sess', n), an_id('msg', n), an_id('msg', {MESSAGES} + n),
+    CASE WHEN n <= 20 THEN uuid '{DEAD}' ELSE uuid '{OTHER}' END
+FROM generate_series(1, {RUNNING}) AS series (n);
+
+INSERT INTO agent_events (turn_id, seq, data)
+SELECT an_id('turn', {ENDED} + n), seq, 'an event'
+FROM generate_series(1, {RUNNING}) AS turn (n), generate_series(1, {EVENTS}) AS event (seq);
+"""
+
+
+def an_id(prefix: str, number: int) -> str:
+    return f"{prefix}-{number:032x}"
+
+
+SESSION, RUNNING_SESSION, IDLE_SESSION = an_id("sess", 1), an_id("sess", 7), an_id("sess", SESSIONS)
+TURN, ENDED_TURN = an_id("turn", ENDED + 7), an_id("turn", ENDED - 7)
+BATCH = [an_id("turn", ENDED + n) for n in range(1, 21)]
+EPOCHS, SEQS, DATA = [1] * len(BATCH), [EVENTS + 1] * len(BATCH), ["another event"] * len(BATCH)
+NEW_SESSION, NEW_MESSAGE, NEW_TURN = an_id("sess", 1 << 99), an_id("msg", 1 << 99), an_id("turn", 1 << 99)
+KEY = "key-1000"
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "abandon_turn": (TURN,),
+    "append_events": (BATCH, EPOCHS, SEQS, DATA),
+    "begin_turn": (
+        *(IDLE_SESSION, OWNER, 7, NEW_MESSAGE, "hi", NEW_TURN, an_id("msg", 1 << 98), DEAD, "start"),
+        *("a new key", b"fingerprint"),
+    ),
+    "claim_turn": (TURN, 1, OTHER),
+    "claim_turns": (uuid.UUID(int=3), [DEAD], 20, []),
+    "create_session": (NEW_SESSION, OWNER, 7, None, NEW_MESSAGE, "Be brief."),
+    "delete_session": (RUNNING_SESSION, OWNER),
+    "find_events": (BATCH, [EVENTS] * len(BATCH), ["an event"] * len(BATCH)),
+    "find_latest_turn": (SESSION,),
+    "find_message": (SESSION, an_id("msg", 10)),
+    "find_session": (SESSION, OWNER),
+    "find_system_prompt": (SESSION,),
+    "find_turn": (RUNNING_SESSION, TURN),
+    "finish_turn": (
+        *(TURN, 1, RUNNING_SESSION, "done", "{}", EVENTS + 1, "Hello", "complete", None, "model", "end_turn", {}),
+        *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"]),
+    ),
+    "forget_key": (OWNER, KEY, an_id("turn", 1000)),
+    "list_context": (SESSION, None, 50),
+    "list_events": (ENDED_TURN, 10, 50),
+    "list_messages_after": (SESSION, MESSAGES // 2, 50),
+    "list_messages_before": (SESSION, MESSAGES // 2, 50),
+    "list_sessions": (OWNER, datetime.now(UTC), SESSION, 50),
+    "lock_session": (SESSION,),
+    "lock_turn": (TURN,),
+    "notify": ("orphans",),
+    "record_attempt": (TURN, 1, 2),
+    "release_turns": (BATCH, DEAD),
+    "rename_session": (SESSION, OWNER, "A title"),
+    "renew_leases": (BATCH, DEAD),
+    "replay_key": (OWNER, KEY),
+    "request_stop": (TURN,),
+    "set_context_start": (SESSION, MESSAGES // 2),
+    # Small batches, as those of chatd.sweeps are beside the tables of a service: for a larger part of a table, the
+    # planner is right to read all of it.
+    "sweep_events": ((KEPT - 10) * 60.0, 2, 2 * EVENTS + 1),
+    "sweep_keys": (5,),
+    "terminate_backend": (1 << 30,),
+}
