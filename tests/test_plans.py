@@ -65,10 +65,9 @@ async def explain(conn: Connection, name: str, mode: str) -> dict[str, Any]:
     if mode == "force_custom_plan":
         explained = await conn.fetchval(f"EXPLAIN (FORMAT JSON) {QUERIES[name]}", *ARGUMENTS[name])
     else:
-        await conn.execute(f"PREPARE query AS {QUERIES[name]}")
         nulls = ", ".join(["NULL"] * len(ARGUMENTS[name]))
-        explained = await conn.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE query ({nulls})")
-        await conn.execute("DEALLOCATE query")
+        await conn.execute(f"PREPARE {name} AS {QUERIES[name]}")
+        explained = await conn.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {name}{nulls and f'({nulls})'}")
     plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
     return plan
 
