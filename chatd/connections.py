@@ -71,6 +71,7 @@ async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
         dsn,
         min_size=size,  # a new connection in the middle of things costs 10 ms
         max_size=size,
+        max_inactive_connection_lifetime=0,  # nor is one closed, for which asyncpg would set a timer each time
         command_timeout=STATEMENT_TIMEOUT,
         timeout=ACQUIRE_TIMEOUT,
         init=set_codecs,

@@ -216,7 +216,7 @@ class Run:
         return replace(answer, model=model, first_content_at=self.first_content_at), last
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
-        rows = [(encode(event), event) for event in [*events, last]]
+        rows = [*((encode(event), event) for event in events), (answer.outcome, last)]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
         crash_point("before_finish")
         if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
