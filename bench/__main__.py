@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from statistics import StatisticsError
 
 import uvloop
 
@@ -50,7 +51,11 @@ async def measure(plan: list[tuple[str, int, str]], servers: dict[str, Opener]) 
         for done, (workload, size, name) in enumerate(plan, 1):
             begun = time.monotonic()
             print(f"{done}/{len(plan)} {workload} {size} {name}", end=" ", flush=True)
-            figures = await measure_one(workload, size, servers[name], model)
+            try:
+                figures = await measure_one(workload, size, servers[name], model)
+            except (RuntimeError, StatisticsError, ZeroDivisionError, OSError) as error:
+                print(f"failed: {error}")
+                continue
             print(f"({time.monotonic() - begun:.0f} s)", report.describe(figures), flush=True)
             results.append(Result(workload, size, name, figures))
     return results

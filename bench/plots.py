@@ -19,10 +19,19 @@ def plot(directory: Path, results: Sequence[Result]) -> None:
     """Draw every workload that was run in several sizes."""
     for workload, group in groupby(results, key=lambda result: result.workload):
         found = list(group)
-        if len({result.size for result in found}) > 1:
+        if is_plotted(found):
             figure = draw(workload, found)
-            figure.savefig(directory / f"{workload.replace(' ', '-')}.png", dpi=120)
+            figure.savefig(directory / plot_name(workload), dpi=120)
             pyplot.close(figure)
+
+
+def is_plotted(results: Sequence[Result]) -> bool:
+    """Tell whether there are several sizes, to draw a line through."""
+    return len({result.size for result in results}) > 1
+
+
+def plot_name(workload: str) -> str:
+    return f"{workload.replace(' ', '-')}.png"
 
 
 def draw(workload: str, results: Sequence[Result]) -> Any:

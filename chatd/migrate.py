@@ -5,11 +5,16 @@ import logging
 from importlib.resources import files
 from typing import Any
 
+import asyncpg
+import backoff
+
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+LOCK_TIMEOUT = "2s"
+MAX_WAIT = 300.0  # seconds that a migration tries to have its tables
 LOCK = 0x63686174  # one migrating process at a time; released with the connection, however it ends
 
 CREATE_RECORD = """
@@ -58,9 +63,19 @@ async def migrate(conn: Any) -> list[str]:
         await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
 
 
+@backoff.on_exception(
+    backoff.constant,
+    (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
+    interval=1,
+    max_time=MAX_WAIT,
+    on_backoff=lambda _: logger.info("a table is in use: trying again"),
+    logger=None,
+)
 async def apply(conn: Any, name: str, sql: str) -> None:
+    """Apply a migration; whoever uses its tables meanwhile is held up for as long as it waits, so it waits in turns."""
     logger.info("migrating: %s", name)
     async with conn.transaction():
+        await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         await conn.execute(sql)
         crash_point("before_migration_commit")
         await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

@@ -107,9 +107,9 @@ def data_of(block: bytes) -> str:
     """Return an event's data, "" where it has none."""
     at = block.find(b"\ndata:")
     if at > 0 and block.find(b"\n", at + 1) < 0 and not block.startswith(b"data:"):
-        return block[at + 6 :].decode()  # the usual one; JSON may begin with a space
+        return block[at + 6 :].strip(b" ").decode("utf-8", "surrogatepass")  # the usual one
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines).decode()
+    return b"\n".join(lines).decode("utf-8", "surrogatepass")
 
 
 class Stream:
@@ -164,7 +164,7 @@ class Stream:
             writing.send(None)
         except StopIteration:
             pass
-        except ConnectionError:
+        except Exception:  # noqa: BLE001 - whatever it is, it is this client's alone: its task will meet it, too
             return False
         finally:
             writing.close()

@@ -63,6 +63,23 @@ async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: py
     await conn.close()
 
 
+async def test_a_migration_waits_for_a_table_that_is_in_use(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
+    files = {"0001_a.sql": "CREATE TABLE a ()", "0002_b.sql": "ALTER TABLE a ADD COLUMN b integer"}
+    monkeypatch.setattr(migrations, "read_migrations", lambda: {"0001_a.sql": files["0001_a.sql"]})
+    conn, other, third = [await asyncpg.connect(empty) for _ in range(3)]
+    await migrate(conn)
+    monkeypatch.setattr(migrations, "read_migrations", lambda: files)
+    async with other.transaction():
+        await other.execute("SELECT FROM a")
+        migrating = asyncio.create_task(migrate(conn))
+        await asyncio.sleep(0.5)
+        await asyncio.wait_for(third.execute("SELECT FROM a"), 1)  # which nothing that waits holds up
+    assert await migrating == ["0002_b.sql"]
+    for each in (conn, other, third):
+        await each.close()
+
+
 def test_a_changed_or_unknown_migration_is_refused() -> None:
     files = {"0001_a.sql": "one"}
     assert pending(files, {}) == ["0001_a.sql"]

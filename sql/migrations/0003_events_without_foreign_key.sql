@@ -3,7 +3,7 @@
 
 ALTER TABLE agent_events DROP CONSTRAINT agent_events_turn_id_fkey;
 
-CREATE FUNCTION agent_turns_delete_events() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION agent_turns_delete_events() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM agent_events USING deleted WHERE agent_events.turn_id = deleted.id;
     RETURN NULL;

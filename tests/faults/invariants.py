@@ -30,6 +30,7 @@ TURNS = """
     LEFT JOIN agent_messages AS question ON question.id = turn.user_message_id
     LEFT JOIN agent_messages AS answer ON answer.id = turn.message_id
 """
+ORPHANS = "SELECT count(*) FROM agent_events WHERE turn_id NOT IN (SELECT id FROM agent_turns)"
 SESSIONS = """
     SELECT id, status, message_count,
         (SELECT count(*) FROM agent_messages WHERE session_id = session.id) AS messages,
@@ -84,6 +85,7 @@ async def check(
     try:
         await wait_for_ends(conn)
         turns, sessions = await conn.fetch(TURNS), await conn.fetch(SESSIONS)
+        assert not await conn.fetchval(ORPHANS), "events without a turn"
     finally:
         await conn.close()
     for turn in turns:
