@@ -54,8 +54,8 @@ async def measure(plan: list[tuple[str, int, str]], servers: dict[str, Opener]) 
             try:
                 figures = await measure_one(workload, size, servers[name], model)
             except (RuntimeError, StatisticsError, ZeroDivisionError, OSError) as error:
-                print(f"failed: {error}")
-                continue
+                print(f"failed: {error}", end=" ")
+                figures = {}
             print(f"({time.monotonic() - begun:.0f} s)", report.describe(figures), flush=True)
             results.append(Result(workload, size, name, figures))
     return results

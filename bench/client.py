@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 import time
 from bisect import bisect_left
@@ -99,10 +100,11 @@ async def open_stream(url: str, request: bytes) -> Stream:
 
 
 async def open_streams(urls: Sequence[str], requests: Sequence[bytes], over: float) -> list[Stream]:
-    """Open streams at the URLs in turn, evenly over some seconds."""
+    """Open streams at the URLs in turn, at random moments of some seconds: evenly, their pieces would come together."""
+    chance = random.Random(1)
 
     async def open_one(n: int, request: bytes) -> Stream:
-        await asyncio.sleep(over * n / len(requests))
+        await asyncio.sleep(over * chance.random())
         return await open_stream(urls[n % len(urls)], request)
 
     return await asyncio.gather(*(open_one(n, request) for n, request in enumerate(requests)))

@@ -35,7 +35,7 @@ def plot_name(workload: str) -> str:
 
 
 def draw(workload: str, results: Sequence[Result]) -> Any:
-    names = [name for name in results[0].figures if name.startswith(PLOTTED)]
+    names = [name for name in results[0].figures if any(mark in name for mark in PLOTTED) and "after" not in name]
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), layout="constrained", squeeze=False)
     figure.suptitle(f"{workload}: {describe(workload).rstrip('.')}", fontsize=10)
     for axis, name in zip(axes[0], names, strict=True):

@@ -77,7 +77,7 @@ def lines(about: dict[str, str], results: Sequence[Result]) -> list[str]:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Return a row for each size and server, each figure with its ratio to chatd's."""
+    """Return a row for each size and server, each figure with its ratio to chatd's; one that failed has none."""
     names = list(dict.fromkeys(name for result in results for name in result.figures))
     rows = [f"| size | server | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
     for result in results:

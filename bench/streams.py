@@ -35,7 +35,7 @@ async def finish(streams: Sequence[Stream], seconds: float) -> None:
 
 
 async def paced(server: Server, streams: int) -> Figures:
-    """Many streams of 20 pieces a second, begun evenly within a second."""
+    """Many streams of 20 pieces a second, begun within a second."""
     await warm_up(server)
     pieces = int(RATE * SECONDS)
     logged = await wal_position(server) if server.dsn else 0
