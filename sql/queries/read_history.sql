@@ -18,15 +18,19 @@ WITH place AS (
         ORDER BY seq
         LIMIT CASE WHEN $4::text IS NULL THEN 0 ELSE $5::bigint END
     )
-), message AS (
-    SELECT seq, id, json_build_object(
-        'id', id, 'role', role, 'content', content, 'status', status,
-        'content_blocks', coalesce(content_blocks::json, CASE WHEN content = '' THEN json_build_array()
-            ELSE json_build_array(json_build_object('type', 'text', 'text', content)) END),
-        'created_at', to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'model', model, 'stop_reason', stop_reason, 'token_usage', token_usage
-    )::text AS json
+), shown AS (
+    SELECT seq, id, role, content,
+        coalesce(content_blocks::json, CASE WHEN content = '' THEN json '[]'
+            ELSE ('[{"type":"text","text":' || to_json(content) || '}]')::json END) AS content_blocks,
+        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
+        token_usage, status, model, stop_reason
     FROM page
+), message AS (
+    SELECT seq, id, (
+        SELECT row_to_json(fields)::text
+        FROM (SELECT id, role, content, content_blocks, created_at, token_usage, status, model, stop_reason) AS fields
+    ) AS json
+    FROM shown
 ), oldest AS (
     SELECT id, seq FROM message ORDER BY seq LIMIT 1
 )
