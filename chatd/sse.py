@@ -65,8 +65,7 @@ def encode(event: dict[str, Any]) -> str:
 
 
 def decode(data: str) -> Any:
-    """Return the value of a JSON text; raises ValueError."""
-    data = data.strip(" \t\n\r")
+    """Return the value of a JSON text with no white space around it; raises ValueError."""
     value, end = SCANNER.raw_decode(data)
     if end != len(data):
         raise ValueError("more than one JSON value")
@@ -89,7 +88,7 @@ class Decoder:
         """Yield the events that are complete now; raises ValueError for bad JSON and for one over MAX_EVENT."""
         *blocks, self.rest = (self.rest + self._normalize(chunk)).split(b"\n\n")
         for block in blocks:
-            if data := data_of(block):
+            if data := data_of(block).strip():
                 yield decode(data)
         if len(self.rest) > MAX_EVENT:
             raise ValueError("an event is too large")
@@ -107,7 +106,7 @@ def data_of(block: bytes) -> str:
     """Return an event's data, "" where it has none."""
     at = block.find(b"\ndata:")
     if at > 0 and block.find(b"\n", at + 1) < 0 and not block.startswith(b"data:"):
-        return block[at + 6 :].strip(b" ").decode("utf-8", "surrogatepass")  # the usual one
+        return block[at + 6 :].decode("utf-8", "surrogatepass")  # the usual one
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).decode("utf-8", "surrogatepass")
 
