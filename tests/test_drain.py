@@ -4,6 +4,8 @@ import asyncio
 import re
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -102,39 +104,36 @@ async def test_readyz_says_so(start: Start, model: ModelServer) -> None:
     assert problem["code"] == "unavailable"
 
 
-async def test_a_connection_that_is_kept_is_served_to_the_end(server: ServerProcess, model: ModelServer) -> None:
-    """Nobody new is let in; who is in hears of it, and what is posted in the last moment is not lost."""
+@asynccontextmanager
+async def kept_while_draining(server: ServerProcess, model: ModelServer) -> AsyncIterator[Chat]:
+    """Yield a client on a connection that is kept, while the server ends with a turn that is waited for."""
     model.default = one_two
     url = await server.start()
     async with aiohttp.ClientSession(url) as client, aiohttp.ClientSession(url) as other:
-        chat, late = Chat(client), Chat(other)
+        late = Chat(other)
         await late.call("GET", "/readyz")
-        posting = asyncio.create_task(chat.post("count", status=202))
+        posting = asyncio.create_task(Chat(client).post("count", status=202))
         await until(lambda: len(model.requests) == 1)
         ending = asyncio.create_task(server.end(signal.SIGTERM))
         await asyncio.sleep(0.2)
-        async with other.get("/readyz") as response:
+        yield late
+        await posting
+        assert await ending == 0
+
+
+async def test_a_connection_that_is_kept_is_served_to_the_end(server: ServerProcess, model: ModelServer) -> None:
+    """Nobody new is let in; who is in hears of it, and what is posted in the last moment is not lost."""
+    async with kept_while_draining(server, model) as late:
+        async with late.client.get("/readyz") as response:
             assert (response.status, response.headers["Connection"]) == (503, "close")
         with pytest.raises(aiohttp.ClientConnectorError):
             await late.call("GET", "/readyz")
-        await posting
-        assert await ending == 0
     assert "Traceback" not in server.log
 
 
 async def test_what_is_posted_on_a_kept_connection_is_handed_over(server: ServerProcess, model: ModelServer) -> None:
-    model.default = one_two
-    url = await server.start()
-    async with aiohttp.ClientSession(url) as client, aiohttp.ClientSession(url) as other:
-        chat, late = Chat(client), Chat(other)
-        await late.call("GET", "/readyz")
-        posting = asyncio.create_task(chat.post("count", status=202))
-        await until(lambda: len(model.requests) == 1)
-        ending = asyncio.create_task(server.end(signal.SIGTERM))
-        await asyncio.sleep(0.2)
+    async with kept_while_draining(server, model) as late:
         accepted = await late.post("in the last moment", status=202)
-        await posting
-        assert await ending == 0
     model.default = says(" three")
     async with serving(server) as chat:
         async with asyncio.timeout(10):
