@@ -122,6 +122,14 @@ async def two_processes(start: Start, config: Config) -> tuple[Chat, Chat]:
     return await start(), await start(data_dir=config.data_dir / "two")
 
 
+async def begun_elsewhere(start: Start, config: Config, model: ModelServer) -> tuple[Chat, Chat, str, list[Event]]:
+    """Begin a turn at the first of two processes, and return them, its session and its events so far."""
+    model.default = one_two
+    one, two = await two_processes(start, config)
+    session = (await begin(one))["session_id"]
+    return one, two, session, await read_until_two(one, session)
+
+
 async def test_a_turn_that_another_process_runs(start: Start, config: Config, model: ModelServer) -> None:
     model.default = one_two
     one, two = await two_processes(start, config)
@@ -145,11 +153,7 @@ async def test_a_process_that_does_not_obey_loses_its_turn(
     start: Start, config: Config, model: ModelServer, monkeypatch: pytest.MonkeyPatch, deleted: bool
 ) -> None:
     monkeypatch.setattr("chatd.turns.OBEY_TIMEOUT", 0.3)
-    model.default = one_two
-    one, two = await two_processes(start, config)
-    accepted = await begin(one)
-    session = accepted["session_id"]
-    received = await read_until_two(one, session)
+    one, two, session, received = await begun_elsewhere(start, config, model)
     monkeypatch.setattr(type(one.turns), "hear_stop", lambda *_: None)  # for apps to come
     await sql(one, "UPDATE agent_turns SET boot_id = $1, epoch = 2", uuid.uuid4())  # hangs somewhere, lease and all
 
@@ -158,7 +162,11 @@ async def test_a_process_that_does_not_obey_loses_its_turn(
         await two.history(session, 404)
         assert await sql(two, "SELECT count(*) FROM agent_events") == 0
         return
-    assert await stop(two, session) == {"session_id": session, "stopped": True, "message_id": accepted["message_id"]}
+    assert await stop(two, session) == {
+        "session_id": session,
+        "stopped": True,
+        "message_id": received[0].data["message_id"],
+    }
     (done,) = await two.attach(session, received[-1].id)
     assert done.data["status"] == "stopped"
     assert (await two.history(session))["messages"][1]["content"] == "One two"
@@ -181,14 +189,11 @@ async def test_deleting_a_session_whose_turn_runs_elsewhere(start: Start, config
 async def test_a_stop_that_was_asked_for_holds_for_whoever_takes_the_turn_over(
     start: Start, config: Config, model: ModelServer
 ) -> None:
-    model.default = one_two
-    one, two = await two_processes(start, config)
-    accepted = await begin(one)
-    received = await read_until_two(one, accepted["session_id"])
+    one, two, session, received = await begun_elsewhere(start, config, model)
     orphaned = "boot_id = gen_random_uuid(), lease_until = '-infinity', stop_requested = true"
     await sql(one, f"UPDATE agent_turns SET {orphaned}")
     await two.turns.repo.notify("orphans")
-    async with two.attaching(accepted["session_id"], received[-1].id) as response:
+    async with two.attaching(session, received[-1].id) as response:
         rest = await read_all(response)
     assert [event.data["status"] for event in rest] == ["stopped"]
     assert len(model.requests) == 1
@@ -199,12 +204,9 @@ async def test_many_stop_a_process_that_hangs(
 ) -> None:
     """They don't take the turn from each other."""
     monkeypatch.setattr("chatd.turns.OBEY_TIMEOUT", 0.3)
-    model.default = one_two
-    one, two = await two_processes(start, config)
-    accepted = await begin(one)
-    await read_until_two(one, accepted["session_id"])
+    one, two, session, _ = await begun_elsewhere(start, config, model)
     await sql(one, "UPDATE agent_turns SET boot_id = $1, epoch = 2", uuid.uuid4())
-    answers = await asyncio.gather(*(stop(two, accepted["session_id"]) for _ in range(6)))
+    answers = await asyncio.gather(*(stop(two, session) for _ in range(6)))
     assert all(answer == answers[0] for answer in answers)
     assert answers[0]["stopped"] is True
     assert await sql(two, "SELECT epoch FROM agent_turns") == 3
@@ -213,30 +215,24 @@ async def test_many_stop_a_process_that_hangs(
 async def test_at_the_process_that_does_not_yet_know_that_it_lost_the_turn(
     start: Start, config: Config, model: ModelServer
 ) -> None:
-    model.default = one_two
-    one, two = await two_processes(start, config)
-    accepted = await begin(one)
-    await read_until_two(one, accepted["session_id"])
-    turn = await two.turns.repo.find_latest_turn(accepted["session_id"])
+    one, two, session, _ = await begun_elsewhere(start, config, model)
+    turn = await two.turns.repo.find_latest_turn(session)
     assert turn is not None
     claimed = await two.turns.repo.claim_turn(turn, two.turns.boot_id)
     assert claimed is not None
     await two.turns.take_over(claimed)
-    assert (await stop(one, accepted["session_id"]))["stopped"] is True
-    assert (await one.history(accepted["session_id"]))["messages"][1]["status"] == "stopped"
+    assert (await stop(one, session))["stopped"] is True
+    assert (await one.history(session))["messages"][1]["status"] == "stopped"
 
 
 async def test_notices_are_heard_again_after_the_connection_broke(
     start: Start, config: Config, model: ModelServer
 ) -> None:
-    model.default = one_two
-    one, two = await two_processes(start, config)
-    accepted = await begin(one)
-    await read_until_two(one, accepted["session_id"])
+    one, two, session, _ = await begun_elsewhere(start, config, model)
     listening = "FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN%'"
     assert await sql(one, f"SELECT count(pg_terminate_backend(pid, 1000)) {listening}") == 2
     async with asyncio.timeout(5):
         while await sql(one, f"SELECT count(*) {listening}") < 2:
             await asyncio.sleep(0.05)
-    assert (await stop(two, accepted["session_id"]))["stopped"] is True
+    assert (await stop(two, session))["stopped"] is True
     assert await sql(two, "SELECT epoch FROM agent_turns") == 1, "the process that ran it has heard and obeyed"
