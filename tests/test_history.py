@@ -65,6 +65,21 @@ async def test_pages_forwards(chat: Chat) -> None:
     assert contents(await chat.history(session, after=page["messages"][-1]["id"])) == []
 
 
+async def test_a_page_ends_early_where_its_messages_are_huge(chat: Chat) -> None:
+    session = await fill(chat, 3)
+    async with chat.turns.repo.connection() as conn:
+        await conn.execute(
+            "UPDATE agent_messages SET content = content || repeat(' ', $2) WHERE session_id = $1", session, 33 << 20
+        )
+    latest = await chat.history(session)
+    assert contents(latest) == [2]
+    middle = await chat.history(session, before=latest["before"])
+    assert contents(middle) == [1]
+    assert contents(await chat.history(session, after=middle["messages"][0]["id"])) == [2]
+    first = await chat.history(session, before=middle["before"])
+    assert (contents(first), first["before"]) == ([0], None)
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "abc", "1.5", "", "9" * 30, "1e2", "٣", "\x00"])
 async def test_limits_that_are_refused(chat: Chat, limit: str) -> None:
     session = await fill(chat, 1)
