@@ -140,9 +140,12 @@ class Repo(Connections):
         return await self._one("record_attempt", turn_id, epoch, attempt) is not None
 
     async def append_events(self, events: Sequence[tuple[str, int, int, str]]) -> int:
-        """Append (turn_id, epoch, seq, JSON) and return how many were written now."""
+        """Append (turn_id, epoch, seq, JSON) and return how many were written: none, where one was there already."""
         async with self.connection() as conn:
-            status = await conn.execute(QUERIES["append_events"], *columns(events))
+            try:
+                status = await conn.execute(QUERIES["append_events"], *columns(events))
+            except asyncpg.UniqueViolationError:
+                return 0
         return int(status.rpartition(" ")[2])
 
     async def find_events(self, events: Sequence[tuple[str, int, str]]) -> set[tuple[str, int]]:

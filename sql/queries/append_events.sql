@@ -1,5 +1,6 @@
 -- Append the events of many turns, each checked against its turn's epoch under a lock of the turn's row.
 -- Ids are locked in order, so that two writers of several turns can't wait for each other.
+-- One that is there already: unique violation of agent_events_pkey, and nothing is appended.
 -- $1 turn_ids  $2 epochs  $3 seqs  $4 the events' JSON; four arrays of one length
 WITH event AS (
     SELECT turn_id, epoch, seq, data
@@ -13,4 +14,3 @@ WITH event AS (
 INSERT INTO agent_events (turn_id, seq, data)
 SELECT event.turn_id, event.seq, event.data
 FROM event JOIN turn ON turn.id = event.turn_id AND turn.epoch = event.epoch
-ON CONFLICT DO NOTHING
