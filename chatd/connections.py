@@ -47,7 +47,7 @@ SETTINGS = {
     # Every statement goes by an index, whatever its values: planned once, and not by how small the tables are just now.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
-    "max_parallel_workers_per_gather": "0",  # nothing here is long enough; and read_history relies on the order of a scan
+    "max_parallel_workers_per_gather": "0",  # nothing is long enough, and read_history relies on a scan's order
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "60",  # what is between here and a database elsewhere may forget a connection that is silent

@@ -198,7 +198,7 @@ class Journal:
     async def _write(self, rows: list[Row]) -> set[PendingLog]:
         """Return the logs whose turn is lost: an event of theirs is not in the database, or another one is.
 
-        One that was there before is of a commit whose acknowledgement was lost: of these same rows, and done as a whole.
+        One that was there before is of a commit whose acknowledgement was lost: of these very rows, all or none.
         """
         events = [(log.turn.id, log.turn.epoch, seq, data) for log, seq, data, _ in rows]
         if await self.repo.append_events(events) == len(rows):
