@@ -52,12 +52,11 @@ async def measure(plan: list[tuple[str, int, str]], servers: dict[str, Opener]) 
             begun = time.monotonic()
             print(f"{done}/{len(plan)} {workload} {size} {name}", end=" ", flush=True)
             try:
-                figures = await measure_one(workload, size, servers[name], model)
+                figures, failure = await measure_one(workload, size, servers[name], model), ""
             except (RuntimeError, StatisticsError, ZeroDivisionError, OSError) as error:
-                print(f"failed: {error}", end=" ")
-                figures = {}
-            print(f"({time.monotonic() - begun:.0f} s)", report.describe(figures), flush=True)
-            results.append(Result(workload, size, name, figures))
+                figures, failure = {}, f"failed: {error!r}"
+            print(f"({time.monotonic() - begun:.0f} s)", failure or report.describe(figures), flush=True)
+            results.append(Result(workload, size, name, figures, failure))
     return results
 
 

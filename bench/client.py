@@ -67,9 +67,11 @@ class Stream(asyncio.Protocol):
     def body(self) -> tuple[bytes, list[int], list[int]]:
         """Return the body without its chunked encoding: its bytes, and the parts' ends and times of arrival.
 
-        Raises RuntimeError where the answer is another than 200.
+        Nothing where there was no answer; raises RuntimeError where it is another than 200.
         """
         raw = b"".join(self.chunks)
+        if not raw:
+            return b"", [], []
         ends = list(accumulate(map(len, self.chunks)))
         at = raw.find(b"\r\n\r\n") + 4
         if not raw.startswith(b"HTTP/1.1 200"):

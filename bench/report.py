@@ -84,7 +84,8 @@ def table(results: Sequence[Result]) -> list[str]:
         base = next((r for r in results if (r.size, r.server) == (result.size, MEASURED)), result)
         cells = [cell(result, base, name) for name in names]
         rows.append(f"| {result.size:,} | {result.server} | {' | '.join(cells)} |")
-    return rows
+    failures = [f"- {r.size:,}, {r.server}: {r.failure}" for r in results if r.failure]
+    return [*rows, "", *failures] if failures else rows
 
 
 def cell(result: Result, base: Result, name: str) -> str:
