@@ -1,6 +1,7 @@
 """The application: every route, resource and middleware on one screen."""
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
@@ -10,9 +11,9 @@ from chatd.background import background
 from chatd.config import Config
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import chat, health, history, sessions, stream
+from chatd.handlers import chat, health, history, sessions, stream, tickets
 from chatd.journal import Journal
-from chatd.keys import CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
+from chatd.keys import CHECK_TOKEN, CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
 from chatd.middlewares import add_request_id, authenticate, request_id
@@ -32,6 +33,7 @@ ROUTES = [
     web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
     web.get("/agent/chat/history/{session_id}", history.get_history),
     web.post("/agent/chat/stop/{session_id}", chat.post_stop),
+    web.post("/agent/stream-ticket", tickets.post_ticket),
     web.post("/agent/session", sessions.post_session),
     web.get("/agent/sessions", sessions.get_sessions),
     web.get("/agent/session/{session_id}", sessions.get_session),
@@ -49,8 +51,19 @@ def create_app(config: Config) -> web.Application:
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_request_id, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([model_context, database_context, turns_context])
+    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
     return app
+
+
+@asynccontextmanager
+async def tokens_context(app: web.Application) -> AsyncIterator[None]:
+    if app[CONFIG].auth == "none":
+        yield
+        return
+    tokens = importlib.import_module("chatd.tokens")  # and with it a cryptography library that others can do without
+    async with tokens.open_tokens(app[CONFIG]) as opened:
+        app[CHECK_TOKEN] = opened.check
+        yield
 
 
 @asynccontextmanager

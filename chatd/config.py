@@ -1,17 +1,30 @@
 """The settings: read from the environment here and nowhere else, every mistake reported at once, by name."""
 
-import math
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from chatd.errors import ConfigError
-
-Parse = Callable[[str], Any]
+from chatd.parsing import (
+    HS256,
+    PUBLIC_KEY_ALGORITHMS,
+    Parse,
+    algorithms,
+    crash_point,
+    flag,
+    integer,
+    is_loopback,
+    issuers,
+    jwks_url,
+    one_of,
+    path,
+    seconds,
+    secret,
+    url,
+    words,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +59,13 @@ class Config:
     event_retention: float = 86_400.0
     auth: str = "none"
     allow_anonymous: bool = False
+    jwt_secret: str | None = field(default=None, repr=False)
+    jwt_jwks_url: str | None = None
+    jwt_algorithms: tuple[str, ...] = ()
+    jwt_issuer: tuple[str, ...] = ()
+    jwt_audience: tuple[str, ...] = ()
+    jwt_characters_claim: str = "character_ids"
+    require_character: bool = False
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -54,54 +74,18 @@ class Config:
     watchdog: float | None = None
 
     @property
+    def is_open(self) -> bool:
+        """Tell whether others than this host's own programs may reach the server."""
+        return self.auth != "none" or self.allow_anonymous
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Return what tokens may be signed with."""
+        return self.jwt_algorithms or ((HS256,) if self.jwt_secret else ("RS256", "ES256"))
+
+    @property
     def is_local_model(self) -> bool:
         return self.api_key is None and self.base_url is None
-
-
-def number(kind: Callable[[str], float], low: float, high: float) -> Parse:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not math.isfinite(value) or not low <= value <= high:
-            raise ValueError(f"must be between {low:g} and {high:g}")
-        return value
-
-    return parse
-
-
-def integer(low: int, high: int) -> Parse:
-    return number(int, low, high)
-
-
-def seconds(low: float = 0.001, high: float = 86_400) -> Parse:
-    return number(float, low, high)
-
-
-def one_of(*words: str) -> Parse:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"must be one of: {', '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
-def url(*schemes: str) -> Parse:
-    def parse(text: str) -> str:
-        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        return text
-
-    return parse
-
-
-def crash_point(text: str) -> str:
-    if not re.fullmatch(r"[a-z_]+(:[1-9][0-9]*)?", text):
-        raise ValueError("must be NAME or NAME:N")
-    return text
-
-
-def path(text: str) -> Path:
-    return Path(text).expanduser()
 
 
 # variable: (field, how to read it). A variable in SECRETS may also come from a file.
@@ -128,15 +112,22 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_WRITE_TIMEOUT": ("write_timeout", seconds(0.05, 3600)),
     "CHATD_DRAIN_TIMEOUT": ("drain_timeout", seconds(0, 3600)),
     "CHATD_EVENT_RETENTION": ("event_retention", seconds(0, 10 * 365 * 86_400)),
-    "CHATD_AUTH": ("auth", one_of("none")),
-    "CHATD_ALLOW_ANONYMOUS": ("allow_anonymous", lambda text: one_of("0", "1")(text) == "1"),
+    "CHATD_AUTH": ("auth", one_of("none", "jwt")),
+    "CHATD_ALLOW_ANONYMOUS": ("allow_anonymous", flag),
+    "CHATD_JWT_SECRET": ("jwt_secret", secret),
+    "CHATD_JWT_JWKS_URL": ("jwt_jwks_url", jwks_url),
+    "CHATD_JWT_ALGORITHMS": ("jwt_algorithms", algorithms),
+    "CHATD_JWT_ISSUER": ("jwt_issuer", issuers),
+    "CHATD_JWT_AUDIENCE": ("jwt_audience", words),
+    "CHATD_JWT_CHARACTERS_CLAIM": ("jwt_characters_claim", str),
+    "CHATD_REQUIRE_CHARACTER": ("require_character", flag),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY")
+SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -152,6 +143,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
             mistakes.append(f"{name}{describe(error)}")
     config = Config(**values, **read_systemd(environ))
     mistakes += check_listening(config)
+    mistakes = mistakes or check_tokens(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
@@ -195,17 +187,19 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
 def check_listening(config: Config) -> list[str]:
     """Without tokens anyone who reaches the port may read everything: not beyond this host, unless told so."""
-    if config.listen_fds or config.socket or config.allow_anonymous or is_loopback(config.host):
+    if config.is_open or config.listen_fds or config.socket or is_loopback(config.host):
         return []  # a socket that is passed is looked at when it is taken
     return [f"CHATD_HOST: {config.host} is reachable from outside; {ANONYMOUS_IS_LOCAL}"]
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host (a name, or an address with or without brackets) is this machine's own."""
-    name = host.strip("[]").lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+def check_tokens(config: Config) -> list[str]:
+    """A secret or a provider's keys, and algorithms that fit: with both, a public key might pass for a secret."""
+    if config.auth != "jwt":
+        return []
+    if (config.jwt_secret is None) == (config.jwt_jwks_url is None):
+        return ["CHATD_AUTH: jwt needs CHATD_JWT_SECRET or CHATD_JWT_JWKS_URL, one of the two"]
+    fitting = (HS256,) if config.jwt_secret else PUBLIC_KEY_ALGORITHMS
+    if not set(config.jwt_algorithms) <= set(fitting):
+        kind = "a secret" if config.jwt_secret else "a JWKS"
+        return [f"CHATD_JWT_ALGORITHMS: with {kind} these can be used: {', '.join(fitting)}"]
+    return []

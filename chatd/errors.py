@@ -34,6 +34,20 @@ class ChatdError(Exception):
         self.extra = extra
 
 
+class Unauthorized(ChatdError):
+    """No token, or none that is accepted: which of the two, and no more, is told."""
+
+    status = 401
+    code = "unauthorized"
+    detail = "The token is not accepted."
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+class NoToken(Unauthorized):
+    detail = "Send a token: Authorization: Bearer TOKEN."
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
 class InvalidRequest(ChatdError):
     status = 400
     code = "invalid_request"
@@ -50,6 +64,10 @@ class CharacterForbidden(ChatdError):
     status = 403
     code = "character_forbidden"
     detail = "This session belongs to another character."
+
+
+class NotYourCharacter(CharacterForbidden):
+    detail = "The token does not speak for this character."
 
 
 class NotFound(ChatdError):

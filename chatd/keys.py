@@ -1,20 +1,26 @@
 """The typed keys under which the application and a request hold what handlers need."""
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
 from chatd.config import Config
 from chatd.journal import Journal
 from chatd.llm import Llm
 from chatd.mirrors import Mirrors
+from chatd.models import Caller
 from chatd.repo import Repo
 from chatd.turns import Turns
+
+CheckToken = Callable[[str], Awaitable[Caller]]
 
 CONFIG = web.AppKey("CONFIG", Config)
 REPO = web.AppKey("REPO", Repo)
 JOURNAL = web.AppKey("JOURNAL", Journal)
 LLM = web.AppKey("LLM", Llm)
 MIRRORS = web.AppKey("MIRRORS", Mirrors)
+CHECK_TOKEN: web.AppKey[CheckToken] = web.AppKey("CHECK_TOKEN")  # there where the settings ask for tokens
 TURNS = web.AppKey("TURNS", Turns)
 
-OWNER = web.RequestKey("OWNER", str)
+CALLER = web.RequestKey("CALLER", Caller)
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)

@@ -11,13 +11,13 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from chatd.config import Config, is_loopback
+from chatd.config import Config
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
 from chatd.failures import UpstreamError, check, from_status
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
+from chatd.parsing import is_local
 from chatd.prompt import Prompt
 from chatd.reply import Reply
 from chatd.seam import OverlapSeam, Seam
@@ -193,10 +193,6 @@ async def finish_reading(chunks: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(END_TIMEOUT):
             async for _ in chunks:
                 pass
-
-
-def is_local(url: str) -> bool:
-    return is_loopback(urlsplit(url).hostname or "")
 
 
 def read(decoder: Decoder, reply: Reply, chunk: bytes) -> tuple[str | None, Exception | None]:

@@ -5,13 +5,17 @@ import secrets
 
 from aiohttp import web
 
-from chatd.config import is_loopback
-from chatd.errors import Forbidden, Handler
-from chatd.keys import CONFIG, OWNER, REQUEST_ID
+from chatd.errors import Forbidden, Handler, NoToken, Unauthorized
+from chatd.handlers.stream import get_stream
+from chatd.keys import CALLER, CHECK_TOKEN, CONFIG, REQUEST_ID
+from chatd.models import Caller
+from chatd.parsing import is_loopback
 
 CALLERS_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
+BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+PUBLIC = frozenset({"/healthz", "/readyz"})
 
 
 @web.middleware
@@ -29,15 +33,44 @@ async def add_request_id(request: web.Request, response: web.StreamResponse) -> 
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who a request speaks for, where that is asked; a ticket is looked up by the handler it is for."""
+    if (check_token := request.app.get(CHECK_TOKEN)) is None:
+        refuse_strangers(request)
+        request[CALLER] = Caller(ANONYMOUS)
+    elif request.path not in PUBLIC and not has_ticket(request):
+        request[CALLER] = await check_token(bearer_token(request))
+    return await handler(request)
+
+
+def refuse_strangers(request: web.Request) -> None:
     """Without tokens everyone is `anonymous`, and only this host's own programs are anyone.
 
     A foreign Host is a web page that had its name point here (DNS rebinding); a Forwarded header, a proxy in front.
     """
-    if not request.app[CONFIG].allow_anonymous:
-        match = HOST.fullmatch(request.headers.get("Host", ""))
-        if match is None or not is_loopback(match[1]):
-            raise Forbidden("Without tokens chatd answers to localhost only (see CHATD_ALLOW_ANONYMOUS).")
-        if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
-            raise Forbidden("Without tokens chatd answers to no proxy (see CHATD_ALLOW_ANONYMOUS).")
-    request[OWNER] = ANONYMOUS
-    return await handler(request)
+    if request.app[CONFIG].allow_anonymous:
+        return
+    match = HOST.fullmatch(request.headers.get("Host", ""))
+    if match is None or not is_loopback(match[1]):
+        raise Forbidden("Without tokens chatd answers to localhost only (see CHATD_ALLOW_ANONYMOUS).")
+    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+        raise Forbidden("Without tokens chatd answers to no proxy (see CHATD_ALLOW_ANONYMOUS).")
+
+
+def has_ticket(request: web.Request) -> bool:
+    """Tell whether this is an EventSource, which can't send a token: a stream asked for with a ticket instead."""
+    return "Authorization" not in request.headers and "ticket" in request.query and takes_tickets(request)
+
+
+def takes_tickets(request: web.Request) -> bool:
+    return request.match_info.handler is get_stream
+
+
+def bearer_token(request: web.Request) -> str:
+    """Return the request's token (RFC 6750, 2.1)."""
+    given = request.headers.getall("Authorization", [])
+    if not given:
+        raise NoToken
+    match = BEARER.fullmatch(given[0]) if len(given) == 1 else None
+    if match is None:
+        raise Unauthorized
+    return match[1]

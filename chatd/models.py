@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import secrets
 import time
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ def new_id(prefix: str) -> str:
     stamp, noise = time.time_ns() // 1_000_000, secrets.randbits(74)
     value = stamp << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
     return f"{prefix}-{value:032x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request speaks for, until `expires` (seconds since the epoch); `characters` None: as whichever it says."""
+
+    owner: str
+    characters: frozenset[int] | None = None
+    admin: bool = False
+    expires: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,7 @@ async def locate(repo: Repo, mirrors: Mirrors, owner: str, session_id: str, curs
 
     Raises NotFound, Unavailable.
     """
-    await repo.get_session(session_id, owner)
-    latest = await repo.find_latest_turn(session_id)
+    latest = await repo.find_latest_turn(session_id, owner)
     if latest is None or (cursor is None and latest.state != "running"):
         return None
     if cursor is None:

@@ -91,7 +91,7 @@ class Repo(Connections):
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name == "agent_idempotency_keys_pkey":
                     raise KeyTaken from error
-                raise TurnInProgress(**await self._running(conn, turn.session_id)) from error
+                raise TurnInProgress(**await self._running(conn, turn.session_id, request.owner)) from error
             if row is None:
                 to_session(await conn.fetchrow(QUERIES["find_session"], turn.session_id, request.owner))
                 raise CharacterForbidden
@@ -123,17 +123,20 @@ class Repo(Connections):
         row = await self._one("replay_key", owner, key)
         return row and tuple(row)
 
-    async def _running(self, conn: Connection, session_id: str) -> dict[str, str]:
-        row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id)
-        return {"turn_id": row["id"]} if row else {}
+    async def _running(self, conn: Connection, session_id: str, owner: str) -> dict[str, str]:
+        row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id, owner)
+        return {"turn_id": row["id"]} if row and row["id"] else {}
 
     async def find_turn(self, session_id: str, turn_id: str) -> Turn | None:
         row = await self._one("find_turn", session_id, turn_id)
         return row and Turn(**row)
 
-    async def find_latest_turn(self, session_id: str) -> Turn | None:
-        row = await self._one("find_latest_turn", session_id)
-        return row and Turn(**row)
+    async def find_latest_turn(self, session_id: str, owner: str) -> Turn | None:
+        """Return the latest turn of a session, None where it has none; raises NotFound."""
+        row = await self._one("find_latest_turn", session_id, owner)
+        if row is None:
+            raise NotFound
+        return Turn(**row) if row["id"] else None
 
     async def record_attempt(self, turn_id: str, epoch: int, attempt: int) -> bool:
         """Say that a request is about to be sent; False: the turn is not this process's any more."""
@@ -176,6 +179,20 @@ class Repo(Connections):
         if await self._one("request_stop", turn_id):
             await self.notify("stop", [turn_id])
 
+    # Tickets
+
+    async def create_ticket(
+        self, ticket: bytes, session_id: str, owner: str, life: float, token_expires_at: datetime | None
+    ) -> None:
+        """Keep a ticket, by its hash, for the streams of a session; raises NotFound."""
+        if await self._one("create_ticket", ticket, session_id, owner, life, token_expires_at) is None:
+            raise NotFound
+
+    async def use_ticket(self, ticket: bytes, session_id: str, life: float) -> tuple[str, datetime | None] | None:
+        """Return the owner that a ticket speaks for and when its token expires, and have it live on."""
+        row = await self._one("use_ticket", ticket, session_id, life)
+        return row and tuple(row)
+
     # Recovery
 
     async def renew_leases(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> dict[str, bool]:
@@ -210,6 +227,10 @@ class Repo(Connections):
     async def sweep_keys(self, limit: int) -> int:
         """Delete a batch of old idempotency keys and return how many."""
         return len(await self._all("sweep_keys", limit))
+
+    async def sweep_tickets(self, limit: int) -> int:
+        """Delete a batch of expired tickets and return how many."""
+        return len(await self._all("sweep_tickets", limit))
 
     # Notices between processes
 

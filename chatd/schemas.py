@@ -73,6 +73,10 @@ class RenameRequest(Schema):
     title = Text(MAX_TITLE, required=True, allow_none=True)
 
 
+class TicketRequest(Schema):
+    session_id = fields.String(required=True)
+
+
 class Page(Schema):
     class Meta:
         unknown = EXCLUDE

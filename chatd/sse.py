@@ -9,6 +9,7 @@ import math
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -114,8 +115,9 @@ def data_of(block: bytes) -> str:
 class Stream:
     """A client's stream: whole frames, a ping after silence, and an end for a client that does not read.
 
-    One timer for the life of the stream: it calls `on_silence` when a ping is due, which makes the one that writes
-    wake up and write it, and aborts the connection when a write has been stuck for `write_timeout` seconds.
+    One timer for the life of the stream: it calls `on_silence` when a ping is due, or when the right to read expires,
+    which makes the one that writes wake up and see to it; and it aborts the connection when a write has been stuck for
+    `write_timeout` seconds.
     """
 
     def __init__(
@@ -126,18 +128,29 @@ class Stream:
         self.loop = asyncio.get_running_loop()
         self.on_silence: Callable[[], None] = lambda: None
         self.last_write = self.loop.time()
+        self.ends_at = math.inf  # by the loop's clock
         self.writing = False
         self.prefix = RETRY
 
     async def __aenter__(self) -> "Stream":
         limit_buffers(self.request, self.write_timeout)
         await self.response.prepare(self.request)
-        self.timer = self.loop.call_later(min(self.heartbeat, self.write_timeout), self._watch)
+        self._set_timer(self.heartbeat)
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> bool:
         self.timer.cancel()
         return error is not None and issubclass(error, ConnectionError)  # a client that is gone is no failure
+
+    def end_at(self, when: float) -> None:
+        """Expire at a time, in seconds since the epoch: `on_silence` is called then, too."""
+        self.ends_at = self.loop.time() + when - time.time()
+        self.timer.cancel()
+        self._set_timer(self.heartbeat)
+
+    @property
+    def expired(self) -> bool:
+        return self.loop.time() >= self.ends_at
 
     async def write(self, frames: bytes) -> None:
         """Write whole frames (none: a ping); raises ConnectionError when the client is gone."""
@@ -182,10 +195,14 @@ class Stream:
         if wait <= 0 and self.writing:
             self._abort()
             return
-        if wait <= 0:
+        if wait <= 0 or self.expired:
             self.on_silence()
             wait = self.heartbeat
-        self.timer = self.loop.call_later(min(wait, self.write_timeout), self._watch)
+        self._set_timer(wait)
+
+    def _set_timer(self, wait: float) -> None:
+        left = self.ends_at - self.loop.time()
+        self.timer = self.loop.call_later(min(wait, self.write_timeout, left if left > 0 else wait), self._watch)
 
     def _abort(self) -> None:
         if self.request.transport is not None:

@@ -1,4 +1,4 @@
-"""Sweeping events of turns that ended long ago, and old idempotency keys: in small batches, never a long lock."""
+"""Sweeping old events, idempotency keys and tickets: in small batches, never a long lock."""
 
 import asyncio
 import logging
@@ -14,6 +14,7 @@ PAUSE = 0.1  # seconds between two batches: others come first
 TURNS = 100
 EVENTS = 1000
 KEYS = 1000
+TICKETS = 1000
 
 
 async def sweep(repo: Repo, retention: float) -> None:
@@ -33,4 +34,6 @@ async def sweep_once(repo: Repo, retention: float) -> None:
         crash_point("after_sweep_events")
         await asyncio.sleep(PAUSE)
     while await repo.sweep_keys(KEYS) == KEYS:
+        await asyncio.sleep(PAUSE)
+    while await repo.sweep_tickets(TICKETS) == TICKETS:
         await asyncio.sleep(PAUSE)

@@ -1,5 +1,6 @@
 """A large database, where many turns have begun since the planner's statistics were made; arguments for every query."""
 
+import hashlib
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ EVENTS = 50  # of each turn
 RUNNING = 500  # turns, each in a session of its own
 KEYS = 5_000
 OLD_KEYS = 50
+TICKETS = 2_000
 STATISTICS = 400  # of 300 times as many rows: of all, not of some at random
 
 OWNER = "anonymous"
@@ -25,6 +27,7 @@ ALTER TABLE agent_messages SET (autovacuum_enabled = off);
 ALTER TABLE agent_turns SET (autovacuum_enabled = off);
 ALTER TABLE agent_events SET (autovacuum_enabled = off);
 ALTER TABLE agent_idempotency_keys SET (autovacuum_enabled = off);
+ALTER TABLE agent_stream_tickets SET (autovacuum_enabled = off);
 
 INSERT INTO agent_sessions (id, owner, character_id, updated_at)
 SELECT an_id('sess', n), '{OWNER}', 7, now() - make_interval(mins => n)
@@ -49,6 +52,10 @@ SELECT '{OWNER}', 'key-' || n, '', an_id('sess', n), an_id('turn', n),
     now() - interval '24 hours' + make_interval(secs => n - {OLD_KEYS})
 FROM generate_series(1, {KEYS}) AS series (n);
 
+INSERT INTO agent_stream_tickets (hash, session_id, expires_at)
+SELECT sha256(n::text::bytea), an_id('sess', n), now() + make_interval(secs => n - {OLD_KEYS})
+FROM generate_series(1, {TICKETS}) AS series (n);
+
 SET default_statistics_target = {STATISTICS};
 ANALYZE;
 
@@ -61,6 +68,10 @@ INSERT INTO agent_events (turn_id, seq, data)
 SELECT an_id('turn', {ENDED} + n), seq, 'an event'
 FROM generate_series(1, {RUNNING}) AS turn (n), generate_series(1, {EVENTS}) AS event (seq);
 """
+
+
+def hash_of(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
 
 
 def an_id(prefix: str, number: int) -> str:
@@ -83,9 +94,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "claim_turn": (TURN, 1, OTHER),
     "claim_turns": (uuid.UUID(int=3), [DEAD], 20, []),
     "create_session": (NEW_SESSION, OWNER, 7, None, NEW_MESSAGE, "Be brief."),
+    "create_ticket": (hash_of(0), SESSION, OWNER, 300.0, datetime.now(UTC)),
     "delete_session": (RUNNING_SESSION, OWNER),
     "find_events": (BATCH, [EVENTS] * len(BATCH), ["an event"] * len(BATCH)),
-    "find_latest_turn": (SESSION,),
+    "find_latest_turn": (SESSION, OWNER),
     "find_message": (SESSION, an_id("msg", 10)),
     "find_session": (SESSION, OWNER),
     "find_turn": (RUNNING_SESSION, TURN),
@@ -112,5 +124,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     # planner is right to read all of it.
     "sweep_events": ((KEPT - 10) * 60.0, 2, 2 * EVENTS + 1),
     "sweep_keys": (5,),
+    "sweep_tickets": (5,),
     "terminate_backend": (1 << 30,),
+    "use_ticket": (hash_of(TICKETS), an_id("sess", TICKETS), 300.0),
 }

@@ -67,3 +67,31 @@ def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
     assert {field.name for field in fields(Config)} == {key for key, _ in VARIABLES.values()} | from_systemd
     text = README.read_text()
     assert [name for name in VARIABLES if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake"),
+    [
+        ({}, "CHATD_AUTH"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_JWT_JWKS_URL": "https://id.example/jwks"}, "CHATD_AUTH"),
+        ({"CHATD_JWT_SECRET": "s" * 31}, "CHATD_JWT_SECRET"),
+        ({"CHATD_JWT_JWKS_URL": "http://id.example/jwks"}, "CHATD_JWT_JWKS_URL"),
+        ({"CHATD_JWT_JWKS_URL": "file:///etc/passwd"}, "CHATD_JWT_JWKS_URL"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_JWT_ALGORITHMS": "none"}, "CHATD_JWT_ALGORITHMS"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_JWT_ALGORITHMS": "RS256"}, "CHATD_JWT_ALGORITHMS"),
+        ({"CHATD_JWT_JWKS_URL": "https://id.example", "CHATD_JWT_ALGORITHMS": "RS256,HS256"}, "CHATD_JWT_ALGORITHMS"),
+    ],
+)
+def test_tokens_that_can_not_be_checked(settings: dict[str, str], mistake: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config({"CHATD_AUTH": "jwt", **settings})
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [mistake]
+    assert "s" * 31 not in str(caught.value)
+
+
+def test_tokens_open_the_server_to_others() -> None:
+    config = read_config({"CHATD_AUTH": "jwt", "CHATD_JWT_SECRET": "s" * 32, "CHATD_HOST": "0.0.0.0"})
+    assert config.algorithms == ("HS256",)
+    eve = read_config({"CHATD_JWT_ISSUER": "login.eveonline.com", "CHATD_JWT_AUDIENCE": " a , b,"})
+    assert len(eve.jwt_issuer) == 3
+    assert eve.jwt_audience == ("a", "b")

@@ -22,8 +22,8 @@ from tests.test_stop import begin, silent
 BEGIN = {"begin_turn": 1}
 ANSWER = {"list_context": 1, "append_events": 1, "finish_turn": 1}
 READ_ANSWER = {"find_message": 1}
-ATTACH = {"find_session": 1, "find_latest_turn": 1}
-ATTACH_AT_CURSOR = {"find_session": 1, "find_latest_turn": 1, "list_events": 1}
+ATTACH = {"find_latest_turn": 1}
+ATTACH_AT_CURSOR = {"find_latest_turn": 1, "list_events": 1}
 # The tasks and timers of a flush are asyncpg's: to take a connection, to time its statement and to give it back.
 FLUSH = {
     "timer Timeout._on_timeout": 2,

@@ -17,8 +17,9 @@ from chatd.app import create_app
 from chatd.config import Config
 from chatd.embedded import Postgres
 from chatd.errors import Unavailable
-from chatd.llm import Llm, is_local
+from chatd.llm import Llm
 from chatd.local_model import open_local_model
+from chatd.parsing import is_local
 from chatd.prompt import Prompt
 from chatd.seam import OverlapSeam
 from tests.chat_client import Chat, until

@@ -166,7 +166,7 @@ async def test_a_post_waits_for_its_answer_whoever_gives_it(start: Start, config
     session = (await one.session())["session_id"]
     posting = asyncio.create_task(one.post("hi", session))
     await until(lambda: any(run.log.text for run in one.turns.running.values()))
-    turn = await two.turns.repo.find_latest_turn(session)
+    turn = await two.turns.repo.find_latest_turn(session, "anonymous")
     assert turn is not None
     claimed = await two.turns.repo.claim_turn(turn, two.turns.boot_id)
     assert claimed is not None

@@ -216,7 +216,7 @@ async def test_at_the_process_that_does_not_yet_know_that_it_lost_the_turn(
     start: Start, config: Config, model: ModelServer
 ) -> None:
     one, two, session, _ = await begun_elsewhere(start, config, model)
-    turn = await two.turns.repo.find_latest_turn(session)
+    turn = await two.turns.repo.find_latest_turn(session, "anonymous")
     assert turn is not None
     claimed = await two.turns.repo.claim_turn(turn, two.turns.boot_id)
     assert claimed is not None

@@ -6,9 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.characters import check_character
 from chatd.errors import NotFound, UpstreamFailed, problem
 from chatd.handlers.stream import send
-from chatd.keys import JOURNAL, MIRRORS, OWNER, REPO, TURNS
+from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
 from chatd.models import Turn, TurnRequest
 from chatd.readers import locate_start
 from chatd.schemas import (
@@ -29,8 +30,9 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
     key = idempotency_key(request)
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
+    character_id = check_character(request, body["character_id"], session_id)
     return await request.app[TURNS].begin(
-        TurnRequest(request[OWNER], session_id, body["character_id"], body["message"], key)
+        TurnRequest(request[CALLER].owner, session_id, character_id, body["message"], key)
     )
 
 
@@ -51,8 +53,7 @@ async def post_stream(request: web.Request) -> web.StreamResponse:
 async def post_stop(request: web.Request) -> web.Response:
     """Stop what runs in a session, and keep its text."""
     repo, session_id = request.app[REPO], session_id_in(request)
-    await repo.get_session(session_id, request[OWNER])
-    turn = await repo.find_latest_turn(session_id)
+    turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
     body: dict[str, Any] = {"session_id": session_id, "stopped": False, "message_id": None}
     if turn and turn.state == "running":
         turn = await request.app[TURNS].stop(turn)

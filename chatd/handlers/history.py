@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from chatd.errors import InvalidRequest
-from chatd.keys import OWNER, REPO
+from chatd.keys import CALLER, REPO
 from chatd.schemas import HistoryPage, read_query, respond_text, session_id_in
 from chatd.sse import encode
 
@@ -14,7 +14,7 @@ async def get_history(request: web.Request) -> web.Response:
     """Return a page, oldest message first; the database has written the messages as JSON."""
     session_id, page = session_id_in(request), read_query(request, HistoryPage)
     check_cursor(page)
-    history = await request.app[REPO].read_history(session_id, request[OWNER], **page)
+    history = await request.app[REPO].read_history(session_id, request[CALLER].owner, **page)
     if not history.has_place:
         raise no_such_message("after" if page["after"] is not None else "before")
     head = {

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from chatd.characters import check_character
 from chatd.crash import crash_point
 from chatd.errors import InvalidRequest
-from chatd.keys import OWNER, REPO, TURNS
+from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
 from chatd.schemas import (
     Page,
@@ -26,9 +27,10 @@ CURSOR = re.compile(r"([0-9]{1,17})\.(sess-[0-9a-f]{32})")  # microseconds and i
 
 async def post_session(request: web.Request) -> web.Response:
     body = await read_body(request, SessionRequest)
+    check_character(request, body["character_id"])
     session = await request.app[REPO].create_session(
         new_id("sess"),
-        request[OWNER],
+        request[CALLER].owner,
         body["character_id"],
         body["title"],
         new_id("msg"),
@@ -40,7 +42,7 @@ async def post_session(request: web.Request) -> web.Response:
 async def get_sessions(request: web.Request) -> web.Response:
     page = read_query(request, Page)
     before = None if page["before"] is None else read_cursor(page["before"])
-    found = await request.app[REPO].list_sessions(request[OWNER], before, page["limit"] + 1)
+    found = await request.app[REPO].list_sessions(request[CALLER].owner, before, page["limit"] + 1)
     sessions = found[: page["limit"]]
     return respond(
         {
@@ -62,22 +64,22 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 async def get_session(request: web.Request) -> web.Response:
-    session = await request.app[REPO].get_session(session_id_in(request), request[OWNER])
+    session = await request.app[REPO].get_session(session_id_in(request), request[CALLER].owner)
     return respond(dump_session(session))
 
 
 async def patch_session(request: web.Request) -> web.Response:
     session_id = session_id_in(request)
     body = await read_body(request, RenameRequest)
-    session = await request.app[REPO].rename_session(session_id, request[OWNER], body["title"])
+    session = await request.app[REPO].rename_session(session_id, request[CALLER].owner, body["title"])
     return respond(dump_session(session))
 
 
 async def delete_session(request: web.Request) -> web.Response:
     repo, session_id = request.app[REPO], session_id_in(request)
-    await repo.get_session(session_id, request[OWNER])
-    if (turn := await repo.find_latest_turn(session_id)) and turn.state == "running":
+    turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
+    if turn and turn.state == "running":
         await request.app[TURNS].stop(turn)
         crash_point("before_delete")
-    await repo.delete_session(session_id, request[OWNER])
+    await repo.delete_session(session_id, request[CALLER].owner)
     return web.Response(status=204)

@@ -6,26 +6,33 @@ from contextlib import closing
 
 from aiohttp import web
 
-from chatd.errors import NotFound, Unavailable
-from chatd.keys import CONFIG, MIRRORS, OWNER, REPO, TURNS
+from chatd.errors import NotFound, Unauthorized, Unavailable
+from chatd.keys import CALLER, CONFIG, MIRRORS, REPO, TURNS
+from chatd.models import Caller
 from chatd.readers import RETRY, Place, locate
 from chatd.schemas import session_id_in
 from chatd.sse import NO_HEADERS, Stream
+from chatd.tickets import in_use, use_ticket
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
-    """Answer 200, 204 or 404; an EventSource would give up for good on a 503, so it gets heartbeats meanwhile."""
-    try:
-        place = await find_place(request)
-    except Unavailable:
-        return await send_when_back(request)
-    return web.Response(status=204) if place is None else await send(request, place)
+    """Answer 200, 204, 401 or 404; an EventSource would give up for good on a 503, so it gets heartbeats meanwhile."""
+    ticket = request.query["ticket"] if CALLER not in request else None
+    async with in_use(request.app[REPO], ticket, session_id_in(request)):
+        try:
+            place = await find_place(request)
+        except Unavailable:
+            return await send_when_back(request)
+        return web.Response(status=204) if place is None else await send(request, place)
 
 
 async def find_place(request: web.Request) -> Place | None:
+    """Return where the client goes on, once its right to read is checked."""
     cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
     session_id = session_id_in(request)
-    return await locate(request.app[REPO], request.app[MIRRORS], request[OWNER], session_id, cursor)
+    if CALLER not in request:
+        request[CALLER] = await use_ticket(request.app[REPO], request.query["ticket"], session_id)
+    return await locate(request.app[REPO], request.app[MIRRORS], request[CALLER].owner, session_id, cursor)
 
 
 def open_stream(request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> Stream:
@@ -37,16 +44,20 @@ async def send(request: web.Request, place: Place, headers: Mapping[str, str] = 
     """Stream a place's frames to their end."""
     with closing(place.source):
         async with open_stream(request, headers) as stream:
-            await pump(stream, place)
+            await pump(stream, place, request[CALLER])
     return stream.response
 
 
-async def pump(stream: Stream, place: Place) -> None:
+async def pump(stream: Stream, place: Place, caller: Caller) -> None:
+    """Write a place's frames to their end, or until the caller's token expires."""
     source = place.source
+    stream.end_at(caller.expires)
     stream.on_silence = source.wake
     if place.first:
         await stream.write(place.first)
     while (frames := await source.read(stream.write_now)) is not None:
+        if stream.expired:
+            return
         await stream.write(frames)
     if source.lost:
         await stream.ask_back()
@@ -57,12 +68,12 @@ async def send_when_back(request: web.Request) -> web.StreamResponse:
     async with open_stream(request) as stream:
         try:
             place = await wait_for_place(request, stream)
-        except NotFound:
+        except (NotFound, Unauthorized):
             return stream.response
         if place is None:
             return stream.response
         with closing(place.source):
-            await pump(stream, place)
+            await pump(stream, place, request[CALLER])
     return stream.response
 
 

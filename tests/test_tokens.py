@@ -1,0 +1,290 @@
+"""Tokens: which are accepted, whom they speak for, and what happens when the provider's keys change or it is away."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from joserfc.jwk import OctKey
+
+from tests.chat_client import CHARACTER, Chat
+from tests.conftest import Start
+from tests.model_server import ModelServer, says
+from tests.token_provider import SECRET, Provider, bearer, claims_of, sign, token
+
+EVE = "CHARACTER:EVE:95465499"
+
+
+def encoded(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    for algorithm in ("RS256", "ES256", "EdDSA"):
+        provider.add(algorithm.lower(), algorithm)
+    await provider.start()
+    yield provider
+    await provider.stop()
+
+
+@pytest.fixture
+async def guarded(start: Start) -> Chat:
+    return await start(auth="jwt", jwt_secret=SECRET)
+
+
+async def sees(chat: Chat, given: str, status: int = 200, path: str = "/agent/sessions") -> Any:
+    return await chat.call("GET", path, status, headers=bearer(given))
+
+
+async def test_without_a_token_nothing_is_answered_but_whether_it_lives(guarded: Chat) -> None:
+    async with guarded.client.get("/agent/sessions") as response:
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert (await response.json())["code"] == "unauthorized"
+    await guarded.call("GET", "/healthz")
+    await guarded.call("GET", "/readyz")
+    await guarded.call("GET", "/agent/nothing", 401)
+
+
+async def test_a_token_opens_what_is_its_subjects(guarded: Chat, model: ModelServer) -> None:
+    model.default = says("Hello")
+    alice, bob = bearer(token("alice")), bearer(token("bob"))
+    answer = await guarded.call("POST", "/agent/chat", json=guarded.body("hi"), headers=alice)
+    path = f"/agent/chat/history/{answer['session_id']}"
+    assert len((await guarded.call("GET", path, headers=alice))["messages"]) == 2
+    foreign = await guarded.call("GET", path, 404, headers=bob)
+    missing = await guarded.call("GET", f"/agent/chat/history/sess-{'0' * 32}", 404, headers=bob)
+    assert foreign == missing
+    assert (await guarded.call("GET", "/agent/sessions", headers=bob))["sessions"] == []
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": None},
+        {"exp": time.time() - 1},
+        {"exp": "soon"},
+        {"exp": True},
+        {"exp": float("nan")},
+        {"exp": float("inf")},
+        {"exp": -1},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": " "},
+        {"sub": 7},
+        {"sub": "anonymous"},
+        {"sub": "a\nb"},
+        {"sub": "a\0b"},
+        {"sub": "\ud800"},
+        {"sub": "x" * 256},
+        {"nbf": time.time() + 3600},
+        {"iat": time.time() + 3600},
+        {"character_ids": "7"},
+        {"character_ids": 7},
+        {"character_ids": [True]},
+        {"character_ids": ["7"]},
+        {"character_ids": [0]},
+        {"character_ids": [1 << 63]},
+        {"character_ids": [7.0]},
+    ],
+)
+async def test_claims_that_are_refused(guarded: Chat, claims: dict[str, Any]) -> None:
+    given = claims_of(**{key: value for key, value in claims.items() if key != "sub"})
+    if "sub" in claims:
+        given["sub"] = claims["sub"]
+    if given["sub"] is None:
+        del given["sub"]
+    async with guarded.client.get("/agent/sessions", headers=bearer(raw_token(given))) as response:
+        assert response.status == 401
+        assert "invalid_token" in response.headers["WWW-Authenticate"]
+
+
+def raw_token(claims: dict[str, Any]) -> str:
+    """Return a token with claims that a careful library would not sign."""
+    parts = f"{encoded({'alg': 'HS256'})}.{encoded(claims)}"
+    signature = OctKey.import_key(SECRET)
+    return sign_parts(parts, signature)
+
+
+def sign_parts(parts: str, key: OctKey) -> str:
+    mac = hmac.new(key.raw_value, parts.encode(), hashlib.sha256).digest()
+    return f"{parts}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "x",
+        "a.b",
+        "a.b.c",
+        "a.b.c.d.e",
+        f"{encoded({'alg': 'none'})}.{encoded(claims_of())}.",
+        f"{encoded({'alg': 'None'})}.{encoded(claims_of())}.",
+        f"{encoded([])}.{encoded(claims_of())}.x",
+        f"{encoded('alg')}.{encoded(claims_of())}.x",
+        f"{encoded({'alg': ['HS256']})}.{encoded(claims_of())}.x",
+        f"{encoded({'alg': 'HS256', 'crit': ['exp']})}.{encoded(claims_of())}.x",
+        sign(claims_of(), OctKey.import_key("another secret that is long enough to be one")),
+        sign(claims_of(), OctKey.import_key(SECRET), "HS512"),
+        sign_parts(f"{encoded({'alg': 'HS256'})}.{encoded([1])}", OctKey.import_key(SECRET)),
+        sign_parts(
+            f"{encoded({'alg': 'HS256'})}.{base64.urlsafe_b64encode(b'[' * 5000).decode()}", OctKey.import_key(SECRET)
+        ),
+    ],
+)
+async def test_tokens_that_are_none(guarded: Chat, given: str) -> None:
+    await sees(guarded, given, 401)
+
+
+async def test_how_a_token_is_to_be_sent(guarded: Chat) -> None:
+    good = token()
+    await guarded.call("GET", "/agent/sessions", 200, headers={"Authorization": f"bearer  {good} "})
+    for header in (f"Basic {good}", good, f"Bearer {good}, Bearer {good}", "Bearer", f"Bearer {good} x"):
+        await guarded.call("GET", "/agent/sessions", 401, headers={"Authorization": header})
+    await guarded.call("GET", "/agent/sessions", 401, headers=[("Authorization", f"Bearer {good}")] * 2)
+    await guarded.call("GET", f"/agent/sessions?access_token={good}", 401)
+
+
+async def test_issuer_and_audience(start: Start) -> None:
+    chat = await start(auth="jwt", jwt_secret=SECRET, jwt_issuer=("https://id.example",), jwt_audience=("chat", "talk"))
+    good: dict[str, Any] = {"iss": "https://id.example", "aud": "chat"}
+    await sees(chat, token(**good))
+    await sees(chat, token(**good | {"aud": ["other", "talk"]}))
+    for issuer in (None, "https://id.example/", ["https://id.example"]):
+        await sees(chat, token(**good | {"iss": issuer}), 401)
+    for audience in (None, "cha", ["x"], 1):
+        await sees(chat, token(**good | {"aud": audience}), 401)
+
+
+async def test_eve_onlines_sso(start: Start, provider: Provider) -> None:
+    issuers = ("https://login.eveonline.com", "https://login.eveonline.com/", "login.eveonline.com")
+    chat = await start(
+        auth="jwt", jwt_jwks_url=provider.url, jwt_issuer=issuers, jwt_audience=("my-client", "EVE Online")
+    )
+    eve = {"aud": ["my-client", "EVE Online"], "name": "Some Pilot", "owner": "8PmzCeTKb4VFUDrHLc/AeZXDSWM="}
+    for issuer in issuers:
+        given = bearer(provider.token("rs256", EVE, iss=issuer, **eve))
+        body = {"character_id": 95465499}
+        session = await chat.call("POST", "/agent/session", 201, json=body, headers=given)
+        problem = await chat.call("POST", "/agent/session", 403, json={"character_id": 7}, headers=given)
+        assert problem["code"] == "character_forbidden"
+    other_application = {**eve, "aud": ["their-client", "EVE Online"]}
+    await sees(chat, provider.token("rs256", EVE, iss=issuers[0], **other_application), 401)
+    sold = {**eve, "owner": "another owner's hash"}
+    path = f"/agent/session/{session['session_id']}"
+    await sees(chat, provider.token("rs256", EVE, iss=issuers[0], **eve), 200, path)
+    await sees(chat, provider.token("rs256", EVE, iss=issuers[0], **sold), 404, path)
+
+
+async def test_each_of_the_providers_keys(start: Start, provider: Provider) -> None:
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url, jwt_algorithms=("RS256", "ES256", "EdDSA"))
+    for kid in provider.keys:
+        await sees(chat, provider.token(kid))
+    assert provider.fetches == 1
+
+
+async def test_a_public_key_is_no_secret(start: Start, provider: Provider) -> None:
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    for encoding in ("PEM", "DER"):
+        public = provider.keys["rs256"].as_bytes(encoding=encoding, private=False)
+        parts = f"{encoded({'alg': 'HS256', 'kid': 'rs256'})}.{encoded(claims_of())}"
+        await sees(chat, sign_parts(parts, OctKey.import_key(base64.b64encode(public))), 401)
+    await sees(chat, provider.token("eddsa"), 401)  # not among the algorithms by default
+    stranger = Provider()
+    stranger.add("rs256", "RS256")
+    await sees(chat, stranger.token("rs256"), 401)
+
+
+async def test_a_flood_of_unknown_keys_is_one_fetch(start: Start, provider: Provider) -> None:
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"))
+    stranger = Provider()
+    stranger.add("unknown", "ES256")
+    await asyncio.gather(*(sees(chat, stranger.token("unknown"), 401) for _ in range(30)))
+    assert provider.fetches == 1
+
+
+async def test_a_new_key_is_fetched_when_it_is_first_seen(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.jwks.REFRESH", 0.2)
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"))
+    provider.add("new", "ES256")
+    del provider.keys["rs256"]
+    await asyncio.sleep(0.2)
+    await sees(chat, provider.token("new"))
+    assert provider.fetches == 2
+
+
+async def test_keys_that_are_known_serve_while_the_provider_is_away(start: Start, provider: Provider) -> None:
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    given = provider.token("rs256")
+    await sees(chat, given)
+    await provider.stop()
+    await sees(chat, given)
+    stranger = Provider()
+    stranger.add("unknown", "ES256")
+    await sees(chat, stranger.token("unknown"), 401)
+
+
+NO_KEYS: list[Any] = [[], {}, {"keys": []}, {"keys": "x"}, {"keys": [1, {"kty": "AKP"}, {"kty": "RSA"}]}]
+
+
+@pytest.mark.parametrize("document", NO_KEYS)
+async def test_without_any_key_nothing_can_be_checked(start: Start, provider: Provider, document: Any) -> None:
+    provider.document = document
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    problem = await sees(chat, provider.token("rs256"), 503)
+    assert problem["code"] == "unavailable"
+
+
+async def test_a_provider_that_fails_at_first(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.jwks.FIRST_RETRY", 0.1)
+    provider.failing = True
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"), 503)
+    provider.failing = False
+    await asyncio.sleep(0.2)
+    await sees(chat, provider.token("rs256"))
+
+
+async def test_characters(start: Start) -> None:
+    chat = await start(auth="jwt", jwt_secret=SECRET)
+    own = bearer(token(character_ids=[CHARACTER, 8]))
+    session = await chat.call("POST", "/agent/session", 201, json={"character_id": CHARACTER}, headers=own)
+    body = chat.body("hi", session["session_id"])
+    await chat.call("POST", "/agent/chat", 200, json=body, headers=own)
+    problem = await chat.call("POST", "/agent/chat", 403, json={**body, "character_id": 8}, headers=own)
+    assert problem["code"] == "character_forbidden"
+    problem = await chat.call("POST", "/agent/chat", 403, json=body, headers=bearer(token(character_ids=[8])))
+    assert problem["code"] == "character_forbidden"
+    await chat.call("POST", "/agent/chat", 403, json=body, headers=bearer(token(character_ids=[9, 10])))
+    await chat.call("POST", "/agent/chat", 200, json=body, headers=bearer(token()))
+
+
+async def test_a_character_may_be_required(start: Start) -> None:
+    chat = await start(auth="jwt", jwt_secret=SECRET, require_character=True)
+    own, without = bearer(token(character_ids=[CHARACTER])), bearer(token())
+    session = await chat.call("POST", "/agent/session", 201, json={"character_id": CHARACTER}, headers=own)
+    body = chat.body("hi", session["session_id"])
+    await chat.call("POST", "/agent/chat", 200, json=body, headers=without)
+    await chat.call("POST", "/agent/chat", 403, json=chat.body("hi"), headers=without)
+    await chat.call("POST", "/agent/chat", 403, json={**body, "character_id": 8}, headers=without)
+    await chat.call("POST", "/agent/session", 403, json={"character_id": CHARACTER}, headers=without)
+
+
+async def test_another_claim_for_characters(start: Start) -> None:
+    chat = await start(auth="jwt", jwt_secret=SECRET, jwt_characters_claim="pilots")
+    await chat.call("POST", "/agent/session", 403, json={"character_id": 7}, headers=bearer(token(pilots=[8])))
+    await chat.call("POST", "/agent/session", 201, json={"character_id": 7}, headers=bearer(token(character_ids=[8])))
