@@ -5,7 +5,7 @@ import itertools
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,13 +102,15 @@ class Caller:
         retry_delay: float = 0.05,
         cut_after: CutAfter = never,
         reset: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url, self.name, self.deadline, self.retry_delay = url, name, deadline, retry_delay
         self.cut_after, self.reset = cut_after, reset
         self.numbers = itertools.count(1)
         self.transcripts: list[Transcript] = []
         timeout = aiohttp.ClientTimeout(total=None, sock_read=silence)
-        self.session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        connector = aiohttp.TCPConnector(limit=0)
+        self.session = aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers)
 
     async def close(self) -> None:
         await self.session.close()
