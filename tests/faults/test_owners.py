@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from typing import Any
 
 from tests.chat_client import CHARACTER
 from tests.faults.clients import CUT, Caller, Transcript, callers, everyone, names
@@ -54,7 +55,7 @@ class Spy:
 NUMBERS = itertools.count()
 
 
-def requests_for(transcript: Transcript, n: int) -> list[tuple[str, str, dict[str, object]]]:
+def requests_for(transcript: Transcript, n: int) -> list[tuple[str, str, dict[str, Any]]]:
     session = transcript.session_id
     cursor = {"headers": {"Last-Event-ID": f"{transcript.turn_id}.1"}}
     body = {"message": "what did they say?", "session_id": session, "character_id": CHARACTER}
