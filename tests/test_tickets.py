@@ -47,7 +47,10 @@ async def test_a_ticket_opens_a_sessions_streams_again_and_again(guarded: Chat, 
 async def test_what_a_ticket_does_not_open(guarded: Chat) -> None:
     alice = token("alice")
     session, other = await session_of(guarded, alice), await session_of(guarded, alice)
-    ticket = (await ticket_for(guarded, session, alice))["ticket"]
+    given = await ticket_for(guarded, session, alice)
+    ticket = given["ticket"]
+    assert given["session_id"] == session
+    assert 200 < given["expires_in"] <= 300
     await guarded.call("GET", f"/agent/chat/stream/{session}?ticket={ticket}", 204)
     await guarded.call("GET", f"/agent/chat/stream/{other}?ticket={ticket}", 401)
     for wrong in ("", "x", ticket[:-1], ticket + "x", "%00", "%ff"):

@@ -1,5 +1,7 @@
 """Tickets for those that can't send a token: see chatd.tickets."""
 
+import time
+
 from aiohttp import web
 
 from chatd.keys import CALLER, REPO
@@ -10,5 +12,7 @@ from chatd.tickets import LIFE, create_ticket
 async def post_ticket(request: web.Request) -> web.Response:
     body = await read_body(request, TicketRequest)
     session_id = check_session_id(body["session_id"])
-    ticket = await create_ticket(request.app[REPO], request[CALLER], session_id)
-    return respond({"ticket": ticket, "session_id": session_id, "expires_in": LIFE}, status=201)
+    caller = request[CALLER]
+    ticket = await create_ticket(request.app[REPO], caller, session_id)
+    life = int(min(LIFE, caller.expires - time.time()))
+    return respond({"ticket": ticket, "session_id": session_id, "expires_in": life}, status=201)
