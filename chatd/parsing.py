@@ -13,6 +13,7 @@ Parse = Callable[[str], Any]
 HS256 = "HS256"
 PUBLIC_KEY_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 MIN_SECRET = 32  # bytes
+REGISTERED_CLAIMS = {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "roles", "owner"}
 EVE_ISSUERS = ("https://login.eveonline.com", "https://login.eveonline.com/", "login.eveonline.com")
 
 
@@ -67,8 +68,11 @@ def path(text: str) -> Path:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the items of a comma-separated list."""
-    return tuple(word for item in text.split(",") if (word := item.strip()))
+    """Return the items of a comma-separated list, which has some."""
+    found = tuple(word for item in text.split(",") if (word := item.strip()))
+    if not found:
+        raise ValueError("is an empty list")
+    return found
 
 
 def algorithms(text: str) -> tuple[str, ...]:
@@ -76,6 +80,12 @@ def algorithms(text: str) -> tuple[str, ...]:
     if not set(words(text)) <= set(known):
         raise ValueError(f"must be of: {', '.join(known)}")
     return words(text)
+
+
+def claim(text: str) -> str:
+    if text in REGISTERED_CLAIMS:
+        raise ValueError(f"{text} means something else in every token")
+    return text
 
 
 def issuers(text: str) -> tuple[str, ...]:
@@ -86,6 +96,8 @@ def issuers(text: str) -> tuple[str, ...]:
 
 def jwks_url(text: str) -> str:
     parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a name or a password")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
         raise ValueError("must start with https://, or http:// and be this host")
     return text
@@ -94,6 +106,8 @@ def jwks_url(text: str) -> str:
 def secret(text: str) -> str:
     if len(text.encode()) < MIN_SECRET:
         raise ValueError(f"must have {MIN_SECRET} bytes at least (RFC 7518, 3.2): openssl rand -hex 32")
+    if "-----BEGIN" in text:
+        raise ValueError("is a key's PEM, which is no secret of two sides: see CHATD_JWT_JWKS_URL")
     return text
 
 

@@ -120,6 +120,8 @@ def refuse_used(path: Path) -> None:
 
 def announce(config: Config, runner: web.AppRunner) -> None:
     """Say what is used and how to reach it."""
+    if config.auth == "none" and (config.jwt_secret or config.jwt_jwks_url):
+        logger.warning("nobody is asked for a token: CHATD_AUTH is none")
     logger.info("database: %s", describe_database(config))
     logger.info("model: %s", describe_model(config))
     address = runner.addresses[0]

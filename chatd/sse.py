@@ -117,7 +117,7 @@ class Stream:
 
     One timer for the life of the stream: it calls `on_silence` when a ping is due, or when the right to read expires,
     which makes the one that writes wake up and see to it; and it aborts the connection when a write has been stuck for
-    `write_timeout` seconds.
+    `write_timeout` seconds, or at that expiry.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Stream:
         What is certain not to wait needs no task to be run in, and so none to be woken.
         """
         transport = self.request.transport
-        if self.prefix or self.writing or len(frames) > MAX_PUSH:
+        if self.prefix or self.writing or self.expired or len(frames) > MAX_PUSH:
             return False
         if transport is None or transport.get_write_buffer_size():
             return False
@@ -192,7 +192,7 @@ class Stream:
     def _watch(self) -> None:
         limit = self.write_timeout if self.writing else self.heartbeat
         wait = self.last_write + limit - self.loop.time()
-        if wait <= 0 and self.writing:
+        if self.writing and (wait <= 0 or self.expired):
             self._abort()
             return
         if wait <= 0 or self.expired:

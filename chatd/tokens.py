@@ -1,5 +1,6 @@
 """Tokens (JWT, RFC 7519): who a request speaks for. What is accepted is said by the settings, never by the token."""
 
+import logging
 import math
 import re
 import time
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import aiohttp
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import KeySet, OctKey
+from joserfc.jwk import Key, OctKey
 
 from chatd.background import background
 from chatd.config import Config
@@ -20,12 +21,17 @@ from chatd.jwks import Jwks
 from chatd.models import Caller
 from chatd.parsing import is_local
 
+logger = logging.getLogger(__name__)
+
 SKEW = 60  # seconds that an issuer's clock may be ahead
 LAST_TIME = 253_402_300_799  # the end of the year 9999
-MAX_SUBJECT = 255
+MAX_OWNER = 255
 MAX_CHARACTERS = 1000
-EVE_SUBJECT = re.compile(r"CHARACTER:EVE:([1-9][0-9]{0,17})")
+EVE_PREFIX = "CHARACTER:EVE:"
+EVE_SUBJECT = re.compile(EVE_PREFIX + "([1-9][0-9]{0,17})")
 EVE_AUDIENCE = "EVE Online"  # in the tokens of every application, so it tells nothing about whose they are
+TYPES = ("jwt", "at+jwt")  # and not, say, a logout token
+MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 # RFC 9864 prefers `Ed25519`; providers say `EdDSA`.
 warnings.filterwarnings("ignore", "EdDSA is deprecated", SecurityWarning)
 
@@ -33,7 +39,7 @@ warnings.filterwarnings("ignore", "EdDSA is deprecated", SecurityWarning)
 class Keys(Protocol):
     """Where the keys come from: `find` may fetch; it raises Unavailable where it can't."""
 
-    async def find(self, kid: object) -> KeySet | OctKey: ...
+    async def find(self, kid: object, algorithm: str) -> Key | None: ...
 
 
 class Secret:
@@ -42,7 +48,7 @@ class Secret:
     def __init__(self, secret: str) -> None:
         self.key = OctKey.import_key(secret)
 
-    async def find(self, _kid: object) -> OctKey:
+    async def find(self, _kid: object, _algorithm: str) -> OctKey:
         return self.key
 
 
@@ -51,24 +57,34 @@ class Tokens:
 
     def __init__(self, config: Config, keys: Keys) -> None:
         self.config, self.keys = config, keys
-        # What a header says beyond what is known is to be ignored (RFC 7515, 4); `crit` is not.
+        # What a header says beyond what is known is to be ignored (RFC 7515, 4).
         self.registry = jws.JWSRegistry(algorithms=config.algorithms, strict_check_header=False)
         self.claims = jwt.JWTClaimsRegistry(None, SKEW, **required(config))
 
     async def check(self, token: str) -> Caller:
         """Return who a token speaks for; raises Unauthorized, and Unavailable where there are no keys."""
         try:
-            header = jws.extract_compact(token.encode(), registry=self.registry).headers()
-            if header["alg"] not in self.config.algorithms:
-                raise Unauthorized
-            key = await self.keys.find(header.get("kid"))
+            kid, algorithm = self._read_header(token)
+        except MALFORMED:
+            raise Unauthorized from None
+        if (key := await self.keys.find(kid, algorithm)) is None:
+            raise Unauthorized
+        try:
             claims = jwt.decode(token, key, registry=self.registry).claims
             self.claims.validate(claims)
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except MALFORMED:
             raise Unauthorized from None
         if claims["exp"] <= time.time():  # for its end there is no leeway: its streams end then, too
             raise Unauthorized("The token has expired.")
         return read_caller(claims, self.config.jwt_characters_claim)
+
+    def _read_header(self, token: str) -> tuple[object, str]:
+        """Return the key's id and the algorithm; raises Unauthorized, or what is wrong with it."""
+        header = jws.extract_compact(token.encode(), registry=self.registry).headers()
+        kid, algorithm, kind = header.get("kid"), header["alg"], header.get("typ", "JWT")
+        if algorithm not in self.config.algorithms or kind.lower() not in TYPES or "crit" in header:
+            raise Unauthorized
+        return kid, algorithm
 
 
 @asynccontextmanager
@@ -78,6 +94,8 @@ async def open_tokens(config: Config) -> AsyncIterator[Tokens]:
         yield Tokens(config, Secret(config.jwt_secret))
         return
     assert config.jwt_jwks_url is not None
+    if set(config.jwt_audience) <= {EVE_AUDIENCE}:
+        logger.warning("tokens of all of the provider's applications are accepted: set CHATD_JWT_AUDIENCE to yours")
     async with aiohttp.ClientSession(trust_env=not is_local(config.jwt_jwks_url)) as session:
         jwks = Jwks(config.jwt_jwks_url, session)
         async with background(jwks.keep_fresh()):
@@ -98,22 +116,26 @@ def required(config: Config) -> dict[str, jwt.ClaimsOption]:
 def read_caller(claims: dict[str, Any], characters_claim: str) -> Caller:
     """Return who checked claims speak for; raises Unauthorized for a subject or a claim that can't be."""
     subject = claims["sub"]
-    if not subject.strip() or subject == "anonymous" or len(subject) > MAX_SUBJECT or not subject.isprintable():
-        raise Unauthorized
     eve = EVE_SUBJECT.fullmatch(subject)
-    listed = claims.get(characters_claim)
-    characters = read_characters(listed) if listed is not None else None
+    owner = eve_owner(subject, claims.get("owner")) if eve else subject
+    if not is_name(owner) or (subject.startswith(EVE_PREFIX) and not eve):
+        raise Unauthorized
+    characters = read_characters(claims[characters_claim]) if characters_claim in claims else None
     return Caller(
-        owner=eve_owner(subject, claims.get("owner")) if eve else subject,
+        owner,
         characters=frozenset({int(eve[1])}) if eve else characters,
         admin=claims.get("role") == "admin" or "admin" in as_list(claims.get("roles")),
         expires=float(min(claims["exp"], LAST_TIME)),
     )
 
 
+def is_name(owner: str) -> bool:
+    return bool(owner.strip()) and owner != "anonymous" and len(owner) <= MAX_OWNER and owner.isprintable()
+
+
 def eve_owner(subject: str, owner: Any) -> str:
     """Return an EVE character's owner: whoever buys the character is another one (the claim `owner` changes then)."""
-    return f"{subject}:{owner}" if isinstance(owner, str) and owner.isprintable() else subject
+    return f"{subject}:{owner}" if isinstance(owner, str) else subject
 
 
 def read_characters(listed: Any) -> frozenset[int]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import asyncpg
@@ -13,6 +14,7 @@ from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
 from tests.sse_client import Event, events, text_of
+from tests.token_provider import SECRET, bearer, token
 
 
 async def test_a_stream_pauses_while_the_database_is_away_and_completes(
@@ -65,6 +67,21 @@ async def test_attaching_while_the_database_is_away_waits_for_it(start: Start, p
         rest = [event async for event in events(response)]
         assert rest == received[1:]
         assert b"data" not in await foreign.read()
+
+
+async def test_a_token_that_expires_while_the_database_is_away(
+    start: Start, model: ModelServer, postgres: Postgres
+) -> None:
+    chat = await start(database_url=postgres.dsn(), heartbeat=5, auth="jwt", jwt_secret=SECRET)
+    body, headers = chat.body("hi"), bearer(token("alice", exp=time.time() + 1.5))
+    answer = await chat.call("POST", "/agent/chat", json=body, headers=headers)
+    await postgres.stop()
+    begun = time.monotonic()
+    path = f"/agent/chat/stream/{answer['session_id']}"
+    async with chat.client.get(path, headers=headers | {"Last-Event-ID": "nonsense"}) as response:
+        assert b"data" not in await response.read()
+    assert time.monotonic() - begun < 2.5
+    await postgres.start(SETTINGS)
 
 
 async def test_the_postmaster_is_killed_and_kept(tmp_path: Path) -> None:

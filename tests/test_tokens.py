@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from joserfc.jwk import OctKey
+from joserfc.jwk import OctKey, RSAKey
 
+from chatd.keys import CHECK_TOKEN
 from tests.chat_client import CHARACTER, Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
@@ -86,6 +87,11 @@ async def test_a_token_opens_what_is_its_subjects(guarded: Chat, model: ModelSer
         {"sub": "x" * 256},
         {"nbf": time.time() + 3600},
         {"iat": time.time() + 3600},
+        {"sub": "CHARACTER:EVE:05"},
+        {"sub": "CHARACTER:EVE:7:hash="},
+        {"sub": "CHARACTER:EVE:7", "owner": "x" * 250},
+        {"sub": "CHARACTER:EVE:7", "owner": "a\nb"},
+        {"character_ids": None},
         {"character_ids": "7"},
         {"character_ids": 7},
         {"character_ids": [True]},
@@ -96,11 +102,10 @@ async def test_a_token_opens_what_is_its_subjects(guarded: Chat, model: ModelSer
     ],
 )
 async def test_claims_that_are_refused(guarded: Chat, claims: dict[str, Any]) -> None:
-    given = claims_of(**{key: value for key, value in claims.items() if key != "sub"})
-    if "sub" in claims:
-        given["sub"] = claims["sub"]
-    if given["sub"] is None:
-        del given["sub"]
+    given = claims_of() | claims
+    for required in ("sub", "exp"):
+        if given[required] is None:
+            del given[required]
     async with guarded.client.get("/agent/sessions", headers=bearer(raw_token(given))) as response:
         assert response.status == 401
         assert "invalid_token" in response.headers["WWW-Authenticate"]
@@ -131,7 +136,12 @@ def sign_parts(parts: str, key: OctKey) -> str:
         f"{encoded([])}.{encoded(claims_of())}.x",
         f"{encoded('alg')}.{encoded(claims_of())}.x",
         f"{encoded({'alg': ['HS256']})}.{encoded(claims_of())}.x",
-        f"{encoded({'alg': 'HS256', 'crit': ['exp']})}.{encoded(claims_of())}.x",
+        sign_parts(f"{encoded({'alg': 'HS256', 'crit': ['exp']})}.{encoded(claims_of())}", OctKey.import_key(SECRET)),
+        sign_parts(f"{encoded({'alg': 'HS256', 'crit': []})}.{encoded(claims_of())}", OctKey.import_key(SECRET)),
+        sign_parts(
+            f"{encoded({'alg': 'HS256', 'typ': 'logout+jwt'})}.{encoded(claims_of())}", OctKey.import_key(SECRET)
+        ),
+        sign_parts(f"{encoded({'alg': 'HS256', 'typ': 7})}.{encoded(claims_of())}", OctKey.import_key(SECRET)),
         sign(claims_of(), OctKey.import_key("another secret that is long enough to be one")),
         sign(claims_of(), OctKey.import_key(SECRET), "HS512"),
         sign_parts(f"{encoded({'alg': 'HS256'})}.{encoded([1])}", OctKey.import_key(SECRET)),
@@ -236,15 +246,26 @@ async def test_keys_that_are_known_serve_while_the_provider_is_away(start: Start
     await sees(chat, stranger.token("unknown"), 401)
 
 
-NO_KEYS: list[Any] = [[], {}, {"keys": []}, {"keys": "x"}, {"keys": [1, {"kty": "AKP"}, {"kty": "RSA"}]}]
+NO_KEYS: list[Any] = [
+    [],
+    {},
+    {"keys": 5},
+    {"keys": []},
+    {"keys": "x"},
+    {"keys": [1, {"kty": "AKP"}, {"kty": "RSA"}, {"kty": ["RSA"]}]},
+    {"keys": [{"kty": "RSA", "e": "AQAB", "n": "AQ" * 1000}]},
+    {"keys": [{"kty": "oct", "k": encoded("a secret that the provider tells everyone")}]},
+]
 
 
 @pytest.mark.parametrize("document", NO_KEYS)
 async def test_without_any_key_nothing_can_be_checked(start: Start, provider: Provider, document: Any) -> None:
     provider.document = document
     chat = await start(auth="jwt", jwt_jwks_url=provider.url)
-    problem = await sees(chat, provider.token("rs256"), 503)
-    assert problem["code"] == "unavailable"
+    for _ in range(3):
+        problem = await sees(chat, provider.token("rs256"), 503)
+        assert problem["code"] == "unavailable"
+    assert provider.fetches == 1
 
 
 async def test_a_provider_that_fails_at_first(
@@ -288,3 +309,59 @@ async def test_another_claim_for_characters(start: Start) -> None:
     chat = await start(auth="jwt", jwt_secret=SECRET, jwt_characters_claim="pilots")
     await chat.call("POST", "/agent/session", 403, json={"character_id": 7}, headers=bearer(token(pilots=[8])))
     await chat.call("POST", "/agent/session", 201, json={"character_id": 7}, headers=bearer(token(character_ids=[8])))
+
+
+@pytest.mark.filterwarnings("ignore:Key size should be")
+async def test_keys_that_are_left_out(start: Start, provider: Provider) -> None:
+    weak = RSAKey.generate_key(1024, {"kid": "weak", "alg": "RS256"})
+    private = RSAKey.generate_key(2048, {"kid": "private", "alg": "RS256"})
+    encrypting = RSAKey.generate_key(2048, {"kid": "encrypting", "use": "enc"})
+    published = [key.as_dict(private=key is private) for key in (weak, private, encrypting, provider.keys["rs256"])]
+    provider.document = {"keys": published}
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"))
+    for key in (weak, private):
+        await sees(chat, sign(claims_of(), key, "RS256", kid=key.kid), 401)
+
+
+async def test_two_keys_of_one_id(start: Start, provider: Provider) -> None:
+    keys = [provider.keys["es256"], provider.keys["rs256"]]
+    provider.document = {"keys": [key.as_dict(private=False) | {"kid": "same"} for key in keys]}
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    for key in keys:
+        await sees(chat, sign(claims_of(), key, key.alg, kid="same"))
+        await sees(chat, sign(claims_of(), key, key.alg))
+
+
+async def test_keys_that_the_provider_withdraws(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.jwks.REFRESH", 0.1)
+    monkeypatch.setattr("chatd.jwks.MAX_AGE", 0.1)
+    monkeypatch.setattr("chatd.jwks.MAX_STALE", 0.5)
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"))
+    provider.failing = True
+    await asyncio.sleep(0.2)
+    await sees(chat, provider.token("rs256"))
+    await asyncio.sleep(0.7)
+    await sees(chat, provider.token("rs256"), 503)
+    provider.failing, provider.document = False, {"keys": []}
+    await asyncio.sleep(0.2)
+    await sees(chat, provider.token("rs256"), 503)
+
+
+async def test_who_hangs_up_makes_no_more_fetches(start: Start, provider: Provider) -> None:
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url)
+    await sees(chat, provider.token("rs256"))
+    stranger = Provider()
+    stranger.add("unknown", "ES256")
+    tokens: Any = chat.client.server.app[CHECK_TOKEN]
+    tokens.__self__.keys.next_fetch, provider.delay = 0.0, 0.3
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await sees(chat, stranger.token("unknown"))
+    await sees(chat, provider.token("rs256"))
+    await asyncio.sleep(0.4)
+    assert provider.fetches == 2

@@ -52,14 +52,15 @@ async def pump(stream: Stream, place: Place, caller: Caller) -> None:
     """Write a place's frames to their end, or until the caller's token expires."""
     source = place.source
     stream.end_at(caller.expires)
+    if stream.expired:
+        return
     stream.on_silence = source.wake
     if place.first:
         await stream.write(place.first)
-    while (frames := await source.read(stream.write_now)) is not None:
-        if stream.expired:
-            return
-        await stream.write(frames)
-    if source.lost:
+    while not stream.expired and (frames := await source.read(stream.write_now)) is not None:
+        if not stream.expired:
+            await stream.write(frames)
+    if source.lost and not stream.expired:
         await stream.ask_back()
 
 
@@ -82,7 +83,9 @@ async def wait_for_place(request: web.Request, stream: Stream) -> Place | None:
     silent = asyncio.Event()
     stream.on_silence = silent.set
     await stream.write(b"")
-    while not request.app[TURNS].draining:
+    if CALLER in request:
+        stream.end_at(request[CALLER].expires)
+    while not (request.app[TURNS].draining or stream.expired):
         try:
             return await find_place(request)
         except Unavailable:
@@ -90,5 +93,6 @@ async def wait_for_place(request: web.Request, stream: Stream) -> Place | None:
         if silent.is_set():
             silent.clear()
             await stream.write(b"")
-    await stream.ask_back()
+    if not stream.expired:
+        await stream.ask_back()
     return None
