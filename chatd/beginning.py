@@ -4,20 +4,27 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from chatd.crash import crash_point
-from chatd.errors import InDoubt
+from chatd.errors import InDoubt, SlotTaken
+from chatd.limits import Quota, refuse
 from chatd.models import Turn, TurnRequest
 
 if TYPE_CHECKING:
     from chatd.turns import Turns
 
+SLOT_RACES = 10  # that a turn may lose, each to another one of its owner's
 DOUBT_TIMEOUT = 1.0  # seconds that the client waits for a doubtful beginning to be undone
 
 
 class Beginning:
-    """`told` is what whoever waits is told: the turn has begun (None), or why not. `settled`: it is certain which."""
+    """`told` is what whoever waits is told: the turn has begun (None), or why not. `settled`: it is certain which.
+
+    `quotas` is what its owner has left then.
+    """
 
     def __init__(self, turns: "Turns", turn: Turn) -> None:
         self.repo, self.journal, self.boot_id, self.turn = turns.repo, turns.journal, turns.boot_id, turn
+        self.limits = turns.limits
+        self.quotas: list[Quota] = []
         loop = asyncio.get_running_loop()
         self.told: asyncio.Future[None] = loop.create_future()
         self.told.add_done_callback(lambda told: told.cancelled() or told.exception())  # nobody may be waiting
@@ -33,7 +40,7 @@ class Beginning:
         refusal: BaseException | None = None
         try:
             crash_point("before_begin")
-            await self.repo.begin_turn(request, self.turn, self.boot_id, start)
+            self.quotas = await self._insert(request, start)
             crash_point("after_begin")
         except InDoubt as doubt:
             refusal = None if await self._is_there(request, doubt) else doubt
@@ -44,6 +51,14 @@ class Beginning:
         if refusal and not isinstance(refusal, Exception):
             raise refusal
         return refusal is None
+
+    async def _insert(self, request: TurnRequest, start: str) -> list[Quota]:
+        for _ in range(SLOT_RACES):
+            try:
+                return await self.repo.begin_turn(request, self.turn, self.boot_id, start, self.limits)
+            except SlotTaken:
+                continue
+        raise refuse(self.limits.quotas(turns_left=0))
 
     def _tell(self, refusal: BaseException | None) -> None:
         if self.told.done():

@@ -32,8 +32,9 @@ from chatd.parsing import (
 class Config:
     """What the environment says; secrets are kept out of the representation.
 
-    `crash_point` is for the fault suite. The last three are systemd's: how many sockets it passes, where it hears of
-    the service's state, and the seconds within which it wants to be told that the service is alive.
+    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last three are systemd's: how
+    many sockets it passes, where it hears of the service's state, and the seconds within which it wants to be told that
+    the service is alive.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -67,6 +68,11 @@ class Config:
     jwt_audience: tuple[str, ...] = ()
     jwt_characters_claim: str = "character_ids"
     require_character: bool = False
+    rate_messages: int = 0
+    rate_turns: int = 0
+    rate_streams: int = 0
+    rate_tokens: int = 0
+    max_turns: int = 2000
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -122,11 +128,17 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_JWT_AUDIENCE": ("jwt_audience", words),
     "CHATD_JWT_CHARACTERS_CLAIM": ("jwt_characters_claim", claim),
     "CHATD_REQUIRE_CHARACTER": ("require_character", flag),
+    "CHATD_RATE_MESSAGES": ("rate_messages", integer(0, 10_000)),
+    "CHATD_RATE_TURNS": ("rate_turns", integer(0, 1000)),
+    "CHATD_RATE_STREAMS": ("rate_streams", integer(0, 100_000)),
+    "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
+    "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
+LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
 SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
 
@@ -142,6 +154,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
                 values[key] = parse(text)
         except (ValueError, OSError) as error:
             mistakes.append(f"{name}{describe(error)}")
+    if values.get("auth") == "jwt":
+        values = LIMITS_WITH_TOKENS | values
     config = Config(**values, **read_systemd(environ))
     mistakes += check_listening(config)
     mistakes = mistakes or check_tokens(config)

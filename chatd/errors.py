@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -29,8 +29,9 @@ class ChatdError(Exception):
     detail: ClassVar[str] = "Something went wrong here. It has been logged."
     headers: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str | None = None, more_headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail or self.detail)
+        self.more_headers = more_headers or {}
         self.extra = extra
 
 
@@ -106,6 +107,14 @@ class IdempotencyMismatch(ChatdError):
     detail = "This Idempotency-Key came with another request before."
 
 
+class RateLimited(ChatdError):
+    """An owner asks for more than there is for one: made by chatd.limits.refusal."""
+
+    status = 429
+    code = "rate_limited"
+    detail = "This is more than is allowed at the moment."
+
+
 class UpstreamFailed(ChatdError):
     status = 502
     code = "upstream_failed"
@@ -132,8 +141,18 @@ class InDoubt(Unavailable):
         self.backend = backend
 
 
+class TooManyTurns(Unavailable):
+    """This process runs as many turns as it may."""
+
+    detail = "The server has as much to do as it can. Try again shortly."
+
+
 class KeyTaken(Exception):
     """Another request has used this idempotency key."""
+
+
+class SlotTaken(Exception):
+    """Another turn of the owner's has taken this slot just now."""
 
 
 HTTP_ERRORS: dict[int, type[ChatdError]] = {
@@ -153,7 +172,7 @@ def problem(error: ChatdError) -> web.Response:
     }
     return web.Response(
         status=error.status,
-        headers=error.headers,
+        headers={**error.headers, **error.more_headers},
         body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
         content_type="application/problem+json",
     )

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from chatd.config import Config
 from chatd.journal import Journal
+from chatd.limits import Limits, Quota
 from chatd.llm import Llm
 from chatd.mirrors import Mirrors
 from chatd.models import Caller
@@ -21,6 +22,8 @@ LLM = web.AppKey("LLM", Llm)
 MIRRORS = web.AppKey("MIRRORS", Mirrors)
 CHECK_TOKEN: web.AppKey[CheckToken] = web.AppKey("CHECK_TOKEN")  # there where the settings ask for tokens
 TURNS = web.AppKey("TURNS", Turns)
+LIMITS = web.AppKey("LIMITS", Limits)
 
 CALLER = web.RequestKey("CALLER", Caller)
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+QUOTAS = web.RequestKey("QUOTAS", list[Quota])  # that the request was counted for

@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 
 from chatd.connections import QUERIES, Connection, Connections, open_pool
-from chatd.errors import CharacterForbidden, KeyTaken, NotFound, TurnInProgress, Unavailable
+from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
+from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
@@ -76,10 +77,13 @@ class Repo(Connections):
 
     # Turns
 
-    async def begin_turn(self, request: TurnRequest, turn: Turn, boot_id: uuid.UUID, start: str) -> None:
+    async def begin_turn(
+        self, request: TurnRequest, turn: Turn, boot_id: uuid.UUID, start: str, limits: TurnLimits = NO_LIMITS
+    ) -> list[Quota]:
         """Begin a turn in one statement, in a session that it makes where the request names none.
 
-        Raises NotFound, CharacterForbidden, TurnInProgress (with the running turn's id), KeyTaken.
+        Returns what its owner has left. Raises NotFound, CharacterForbidden, TurnInProgress (with the running turn's
+        id), KeyTaken, RateLimited, SlotTaken (try again).
         """
         session = (turn.session_id, request.owner, request.character_id)
         values = (turn.user_message_id, request.message, turn.id, turn.message_id, boot_id, start)
@@ -87,14 +91,22 @@ class Repo(Connections):
         is_new = request.session_id is None
         async with self.connection() as conn:
             try:
-                row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key, is_new)
+                row = await conn.fetchrow(QUERIES["begin_turn"], *session, *values, *key, is_new, *limits)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name == "agent_idempotency_keys_pkey":
                     raise KeyTaken from error
+                if error.constraint_name == "agent_turns_slots":
+                    raise SlotTaken from error
                 raise TurnInProgress(**await self._running(conn, turn.session_id, request.owner)) from error
             if row is None:
                 to_session(await conn.fetchrow(QUERIES["find_session"], turn.session_id, request.owner))
                 raise CharacterForbidden
+        quotas = limits.quotas(row["turns"], row["tokens"])
+        if row["running"]:
+            raise TurnInProgress(turn_id=row["running"])
+        if not row["id"]:
+            raise refuse(quotas)
+        return quotas
 
     async def abandon_turn(self, request: TurnRequest, turn: Turn, backend: int) -> bool:
         """Undo a begin_turn that is in doubt, its connection first: it may still be about to be done.
@@ -123,7 +135,7 @@ class Repo(Connections):
         row = await self._one("replay_key", owner, key)
         return row and tuple(row)
 
-    async def _running(self, conn: Connection, session_id: str, owner: str) -> dict[str, str]:
+    async def _running(self, conn: Connection, session_id: str, owner: str) -> dict[str, Any]:
         row = await conn.fetchrow(QUERIES["find_latest_turn"], session_id, owner)
         return {"turn_id": row["id"]} if row and row["id"] else {}
 
@@ -159,8 +171,10 @@ class Repo(Connections):
         """Return (seq, JSON) of the events after `seq`."""
         return [tuple(row) for row in await self._all("list_events", turn_id, seq, limit)]
 
-    async def finish_turn(self, turn: Turn, answer: Answer, events: Sequence[tuple[int, str]]) -> bool:
-        """End a turn in one transaction, its last events (seq, JSON) included.
+    async def finish_turn(
+        self, turn: Turn, answer: Answer, events: Sequence[tuple[int, str]], tokens: int | None = None
+    ) -> bool:
+        """End a turn in one transaction, its last events (seq, JSON) included; count tokens for its owner.
 
         False: it is not this process's any more, or had ended.
         """
@@ -171,6 +185,7 @@ class Repo(Connections):
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
             *columns(events),
+            tokens,
         )
         return row is not None
 
@@ -231,6 +246,10 @@ class Repo(Connections):
     async def sweep_tickets(self, limit: int) -> int:
         """Delete a batch of expired tickets and return how many."""
         return len(await self._all("sweep_tickets", limit))
+
+    async def sweep_usage(self, limit: int) -> int:
+        """Delete a batch of what was counted on days long gone and return how many."""
+        return len(await self._all("sweep_usage", limit))
 
     # Notices between processes
 

@@ -14,6 +14,7 @@ from chatd.crash import crash_point
 from chatd.errors import NotFound
 from chatd.failures import MAX_RETRY_AFTER, UpstreamError
 from chatd.journal import Lost, PendingLog
+from chatd.limits import count_tokens
 from chatd.models import Answer, Turn, TurnRequest
 from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt
@@ -218,8 +219,9 @@ class Run:
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
         rows = [*((encode(event), event) for event in events), (answer.outcome, last)]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
+        tokens = count_tokens(self.reply.usage) if self.config.rate_tokens else None
         crash_point("before_finish")
-        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
+        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered, tokens)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
             if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
                 raise Lost

@@ -1,4 +1,4 @@
-"""Sweeping old events, idempotency keys and tickets: in small batches, never a long lock."""
+"""Sweeping old events, idempotency keys, tickets and counts of tokens: in small batches, never a long lock."""
 
 import asyncio
 import logging
@@ -15,6 +15,7 @@ TURNS = 100
 EVENTS = 1000
 KEYS = 1000
 TICKETS = 1000
+USAGE = 1000
 
 
 async def sweep(repo: Repo, retention: float) -> None:
@@ -36,4 +37,6 @@ async def sweep_once(repo: Repo, retention: float) -> None:
     while await repo.sweep_keys(KEYS) == KEYS:
         await asyncio.sleep(PAUSE)
     while await repo.sweep_tickets(TICKETS) == TICKETS:
+        await asyncio.sleep(PAUSE)
+    while await repo.sweep_usage(USAGE) == USAGE:
         await asyncio.sleep(PAUSE)

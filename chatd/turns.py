@@ -6,12 +6,22 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from chatd.config import Config
 from chatd.crash import crash_point
-from chatd.errors import CharacterForbidden, IdempotencyMismatch, KeyTaken, NotFound, TurnInProgress, Unavailable
+from chatd.errors import (
+    CharacterForbidden,
+    IdempotencyMismatch,
+    KeyTaken,
+    NotFound,
+    RateLimited,
+    TooManyTurns,
+    TurnInProgress,
+    Unavailable,
+)
 from chatd.journal import Journal
+from chatd.limits import Quota, TurnLimits
 from chatd.llm import Llm
 from chatd.models import Turn, TurnRequest, new_turn
 from chatd.reply import Reply
@@ -28,43 +38,53 @@ KEY_RACES = 3
 PAGE = 1000  # events a query
 
 
+class Begun(NamedTuple):
+    """A turn that was asked for: `replayed` where its key had begun it before, else with what its owner has left."""
+
+    turn: Turn
+    replayed: bool
+    quotas: list[Quota]
+
+
 class Turns:
     """The turns that this process runs, findable from before their commit makes them visible."""
 
     def __init__(self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
+        self.limits = TurnLimits(config.rate_turns or None, config.rate_tokens or None)
         self.running: dict[str, Run] = {}
         self.taking: set[str] = set()  # turns that were claimed and are about to run here
         self.draining = self.closed = False
 
-    async def begin(self, request: TurnRequest) -> tuple[Turn, bool]:
-        """Begin a turn and return it once it is committed; with a key that was used, return its turn and True.
+    async def begin(self, request: TurnRequest) -> Begun:
+        """Begin a turn and return it once it is committed, or the turn that the same key had begun.
 
-        The turn has a task of its own: whoever waits here may leave. Raises what Repo.begin_turn does, and
-        IdempotencyMismatch. The unique index decides, so the key is looked up only after a refusal.
+        The turn has a task of its own: whoever waits here may leave. Raises what Repo.begin_turn does, TooManyTurns
+        and IdempotencyMismatch. The unique index decides, so the key is looked up only after a refusal.
         """
         for _ in range(KEY_RACES):
             try:
-                return await self._begin(request), False
-            except (KeyTaken, TurnInProgress, NotFound, CharacterForbidden) as refusal:
-                if request.key and (turn := await self._replay(request, request.key)):
-                    return turn, True
+                return await self._begin(request)
+            except (KeyTaken, TurnInProgress, NotFound, CharacterForbidden, RateLimited, TooManyTurns) as refusal:
+                if turn := await self.replay(request):
+                    return Begun(turn, True, [])
                 if not isinstance(refusal, KeyTaken):
                     raise
         raise Unavailable
 
-    async def _begin(self, request: TurnRequest) -> Turn:
+    async def _begin(self, request: TurnRequest) -> Begun:
         if self.closed:
             raise Unavailable("The server is shutting down. Try again shortly.")
+        if 0 < self.config.max_turns <= len(self.running):
+            raise TooManyTurns
         run = Run(self, new_turn(request.session_id))
         self._start(run, run.begin_and_answer(request))
         await asyncio.shield(run.beginning.told)
-        return run.turn
+        return Begun(run.turn, False, run.beginning.quotas)
 
-    async def _replay(self, request: TurnRequest, key: str) -> Turn | None:
-        """Return the turn of a key; None where the key is new, or new again, its turn having been undone."""
-        found = await self.repo.replay_key(request.owner, key)
-        if found is None:
+    async def replay(self, request: TurnRequest) -> Turn | None:
+        """Return the turn of a request's key; None where it has none, or one that is new (again: a turn was undone)."""
+        if not request.key or not (found := await self.repo.replay_key(request.owner, request.key)):
             return None
         crash_point("after_replay")
         fingerprint, session_id, turn_id = found

@@ -14,6 +14,8 @@ RUNNING = 500  # turns, each in a session of its own
 KEYS = 5_000
 OLD_KEYS = 50
 TICKETS = 2_000
+OWNERS = 2_000  # who used tokens on each of four days
+SLOTS = 50  # of the running turns: the owner's; each of the others is another one's
 STATISTICS = 400  # of 300 times as many rows: of all, not of some at random
 
 OWNER = "anonymous"
@@ -28,6 +30,7 @@ ALTER TABLE agent_turns SET (autovacuum_enabled = off);
 ALTER TABLE agent_events SET (autovacuum_enabled = off);
 ALTER TABLE agent_idempotency_keys SET (autovacuum_enabled = off);
 ALTER TABLE agent_stream_tickets SET (autovacuum_enabled = off);
+ALTER TABLE agent_usage SET (autovacuum_enabled = off);
 
 INSERT INTO agent_sessions (id, owner, character_id, updated_at)
 SELECT an_id('sess', n), '{OWNER}', 7, now() - make_interval(mins => n)
@@ -56,12 +59,17 @@ INSERT INTO agent_stream_tickets (hash, session_id, expires_at)
 SELECT sha256(n::text::bytea), an_id('sess', n), now() + make_interval(secs => n - {OLD_KEYS})
 FROM generate_series(1, {TICKETS}) AS series (n);
 
+INSERT INTO agent_usage (day, owner, tokens)
+SELECT (now() AT TIME ZONE 'UTC')::date - day, CASE WHEN n = 1 THEN '{OWNER}' ELSE 'owner-' || n END, 1000
+FROM generate_series(1, {OWNERS}) AS series (n), generate_series(0, 3) AS days (day);
+
 SET default_statistics_target = {STATISTICS};
 ANALYZE;
 
-INSERT INTO agent_turns (id, session_id, user_message_id, message_id, boot_id)
+INSERT INTO agent_turns (id, session_id, user_message_id, message_id, boot_id, slot_owner, slot)
 SELECT an_id('turn', {ENDED} + n), an_id('sess', n), an_id('msg', n), an_id('msg', {MESSAGES} + n),
-    CASE WHEN n <= 20 THEN uuid '{DEAD}' ELSE uuid '{OTHER}' END
+    CASE WHEN n <= 20 THEN uuid '{DEAD}' ELSE uuid '{OTHER}' END,
+    CASE WHEN n <= {SLOTS} THEN '{OWNER}' ELSE 'owner-' || n END, CASE WHEN n <= {SLOTS} THEN n ELSE 1 END
 FROM generate_series(1, {RUNNING}) AS series (n);
 
 INSERT INTO agent_events (turn_id, seq, data)
@@ -89,7 +97,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "append_events": (BATCH, EPOCHS, SEQS, DATA),
     "begin_turn": (
         *(IDLE_SESSION, OWNER, 7, NEW_MESSAGE, "hi", NEW_TURN, an_id("msg", 1 << 98), DEAD, "start"),
-        *("a new key", b"fingerprint", False),
+        *("a new key", b"fingerprint", False, SLOTS + 1, 10**6),
     ),
     "claim_turn": (TURN, 1, OTHER),
     "claim_turns": (uuid.UUID(int=3), [DEAD], 20, []),
@@ -103,7 +111,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "find_turn": (RUNNING_SESSION, TURN),
     "finish_turn": (
         *(TURN, 1, RUNNING_SESSION, "done", "{}", EVENTS + 1, "Hello", "complete", None, "model", "end_turn", {}),
-        *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"]),
+        *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"], 1000),
     ),
     "forget_key": (OWNER, KEY, an_id("turn", 1000)),
     "list_context": (SESSION, None, 50),
@@ -125,6 +133,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "sweep_events": ((KEPT - 10) * 60.0, 2, 2 * EVENTS + 1),
     "sweep_keys": (5,),
     "sweep_tickets": (5,),
+    "sweep_usage": (5,),
     "terminate_backend": (1 << 30,),
     "use_ticket": (hash_of(TICKETS), an_id("sess", TICKETS), 300.0),
 }

@@ -130,7 +130,7 @@ async def test_a_key_is_its_owners(chat: Chat) -> None:
     _, first = await post(chat)
     turns = chat.turns
     other = TurnRequest("somebody else", None, 7, "hi", "k-1")
-    turn, replayed = await turns.begin(other)
+    turn, replayed, _ = await turns.begin(other)
     assert not replayed
     assert turn.id != first["turn_id"]
 
@@ -196,6 +196,6 @@ async def test_a_key_that_was_undone_in_between_is_new(chat: Chat, monkeypatch: 
         return await refused(owner, name)
 
     monkeypatch.setattr(turns.repo, "replay_key", undone)
-    turn, replayed = await turns.begin(request)
+    turn, replayed, _ = await turns.begin(request)
     assert not replayed
     assert turn.id != other.id

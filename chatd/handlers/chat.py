@@ -7,10 +7,11 @@ from typing import Any
 from aiohttp import web
 
 from chatd.characters import check_character
-from chatd.errors import NotFound, UpstreamFailed, problem
+from chatd.errors import NotFound, RateLimited, UpstreamFailed, problem
 from chatd.handlers.stream import send
 from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
 from chatd.models import Turn, TurnRequest
+from chatd.quotas import count_message, hold_stream, note
 from chatd.readers import locate_start
 from chatd.schemas import (
     ChatRequest,
@@ -26,14 +27,25 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 async def begin(request: web.Request) -> tuple[Turn, bool]:
-    """Begin the turn that is asked for, or return the one that its idempotency key had begun, and True."""
+    """Begin the turn that is asked for, or return the one that its idempotency key had begun, and True.
+
+    Where a limit is reached, a request that begins nothing is answered all the same.
+    """
     key = idempotency_key(request)
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
     character_id = check_character(request, body["character_id"], session_id)
-    return await request.app[TURNS].begin(
-        TurnRequest(request[CALLER].owner, session_id, character_id, body["message"], key)
-    )
+    asked = TurnRequest(request[CALLER].owner, session_id, character_id, body["message"], key)
+    turns = request.app[TURNS]
+    try:
+        count_message(request)
+    except RateLimited:
+        if turn := await turns.replay(asked):
+            return turn, True
+        raise
+    turn, replayed, quotas = await turns.begin(asked)
+    note(request, *quotas)
+    return turn, replayed
 
 
 async def post_chat(request: web.Request) -> web.Response:
@@ -45,9 +57,10 @@ async def post_chat(request: web.Request) -> web.Response:
 
 
 async def post_stream(request: web.Request) -> web.StreamResponse:
-    turn, replayed = await begin(request)
-    place = await locate_start(request.app[REPO], request.app[MIRRORS], turn)
-    return await send(request, place, REPLAYED if replayed else {})
+    with hold_stream(request):
+        turn, replayed = await begin(request)
+        place = await locate_start(request.app[REPO], request.app[MIRRORS], turn)
+        return await send(request, place, REPLAYED if replayed else {})
 
 
 async def post_stop(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from chatd.crash import crash_point
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
+from chatd.quotas import count_request
 from chatd.schemas import (
     Page,
     RenameRequest,
@@ -28,6 +29,7 @@ CURSOR = re.compile(r"([0-9]{1,17})\.(sess-[0-9a-f]{32})")  # microseconds and i
 async def post_session(request: web.Request) -> web.Response:
     body = await read_body(request, SessionRequest)
     check_character(request, body["character_id"])
+    count_request(request)
     session = await request.app[REPO].create_session(
         new_id("sess"),
         request[CALLER].owner,

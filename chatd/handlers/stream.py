@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from aiohttp import web
 
-from chatd.errors import NotFound, Unauthorized, Unavailable
+from chatd.errors import NotFound, RateLimited, Unauthorized, Unavailable
 from chatd.keys import CALLER, CONFIG, MIRRORS, REPO, TURNS
 from chatd.models import Caller
+from chatd.quotas import hold_stream
 from chatd.readers import RETRY, Place, locate
 from chatd.schemas import session_id_in
 from chatd.sse import NO_HEADERS, Stream
@@ -16,22 +17,26 @@ from chatd.tickets import in_use, use_ticket
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
-    """Answer 200, 204, 401 or 404; an EventSource would give up for good on a 503, so it gets heartbeats meanwhile."""
+    """Answer 200, 204, 401, 404, 429; on a 503 an EventSource would give up for good, so it gets heartbeats."""
     ticket = request.query["ticket"] if CALLER not in request else None
-    async with in_use(request.app[REPO], ticket, session_id_in(request)):
-        try:
-            place = await find_place(request)
-        except Unavailable:
-            return await send_when_back(request)
-        return web.Response(status=204) if place is None else await send(request, place)
+    with ExitStack() as counted:
+        if ticket is None:
+            counted.enter_context(hold_stream(request))
+        async with in_use(request.app[REPO], ticket, session_id_in(request)):
+            try:
+                place = await find_place(request, counted)
+            except Unavailable:
+                return await send_when_back(request, counted)
+            return web.Response(status=204) if place is None else await send(request, place)
 
 
-async def find_place(request: web.Request) -> Place | None:
-    """Return where the client goes on, once its right to read is checked."""
+async def find_place(request: web.Request, counted: ExitStack) -> Place | None:
+    """Return where the client goes on, once its right to read is checked and its stream is counted."""
     cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
     session_id = session_id_in(request)
     if CALLER not in request:
         request[CALLER] = await use_ticket(request.app[REPO], request.query["ticket"], session_id)
+        counted.enter_context(hold_stream(request))
     return await locate(request.app[REPO], request.app[MIRRORS], request[CALLER].owner, session_id, cursor)
 
 
@@ -64,12 +69,12 @@ async def pump(stream: Stream, place: Place, caller: Caller) -> None:
         await stream.ask_back()
 
 
-async def send_when_back(request: web.Request) -> web.StreamResponse:
+async def send_when_back(request: web.Request, counted: ExitStack) -> web.StreamResponse:
     """Send heartbeats, and nothing of the session, until the right to read it can be checked."""
     async with open_stream(request) as stream:
         try:
-            place = await wait_for_place(request, stream)
-        except (NotFound, Unauthorized):
+            place = await wait_for_place(request, stream, counted)
+        except (NotFound, RateLimited, Unauthorized):
             return stream.response
         if place is None:
             return stream.response
@@ -78,8 +83,11 @@ async def send_when_back(request: web.Request) -> web.StreamResponse:
     return stream.response
 
 
-async def wait_for_place(request: web.Request, stream: Stream) -> Place | None:
-    """Return the place once the database is back; None where there is nothing, or no time left; raises NotFound."""
+async def wait_for_place(request: web.Request, stream: Stream, counted: ExitStack) -> Place | None:
+    """Return the place once the database is back; None where there is nothing, or no time left.
+
+    Raises NotFound, RateLimited, Unauthorized.
+    """
     silent = asyncio.Event()
     stream.on_silence = silent.set
     await stream.write(b"")
@@ -87,7 +95,7 @@ async def wait_for_place(request: web.Request, stream: Stream) -> Place | None:
         stream.end_at(request[CALLER].expires)
     while not (request.app[TURNS].draining or stream.expired):
         try:
-            return await find_place(request)
+            return await find_place(request, counted)
         except Unavailable:
             await asyncio.sleep(RETRY)
         if silent.is_set():

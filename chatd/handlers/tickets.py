@@ -5,6 +5,7 @@ import time
 from aiohttp import web
 
 from chatd.keys import CALLER, REPO
+from chatd.quotas import count_request
 from chatd.schemas import TicketRequest, check_session_id, read_body, respond
 from chatd.tickets import LIFE, create_ticket
 
@@ -12,6 +13,7 @@ from chatd.tickets import LIFE, create_ticket
 async def post_ticket(request: web.Request) -> web.Response:
     body = await read_body(request, TicketRequest)
     session_id = check_session_id(body["session_id"])
+    count_request(request)
     caller = request[CALLER]
     ticket = await create_ticket(request.app[REPO], caller, session_id)
     life = int(min(LIFE, caller.expires - time.time()))
