@@ -18,6 +18,11 @@ MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
+# How the API's description gives the forms of ids; its handlers check them.
+SESSION_ID_FORM = {"pattern": f"^{SESSION_ID.pattern}$"}
+MESSAGE_ID_FORM = {"pattern": "^msg-[0-9a-f]{32}$"}
+TURN_ID_FORM = {"pattern": "^turn-[0-9a-f]{32}$"}
+SESSIONS_CURSOR_FORM = {"pattern": f"^[0-9]{{1,17}}\\.{SESSION_ID.pattern}$"}
 IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
 
 
@@ -59,7 +64,7 @@ def character_id() -> StrictInteger:
 
 class ChatRequest(Schema):
     message = Text(MAX_TEXT, required=True)
-    session_id = fields.String(load_default=None, allow_none=True)
+    session_id = fields.String(load_default=None, allow_none=True, metadata=SESSION_ID_FORM)
     character_id = character_id()
 
 
@@ -74,7 +79,7 @@ class RenameRequest(Schema):
 
 
 class TicketRequest(Schema):
-    session_id = fields.String(required=True)
+    session_id = fields.String(required=True, metadata=SESSION_ID_FORM)
 
 
 class Page(Schema):
@@ -82,7 +87,7 @@ class Page(Schema):
         unknown = EXCLUDE
 
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    before = fields.String(load_default=None)
+    before = fields.String(load_default=None, metadata=SESSIONS_CURSOR_FORM)
 
     @pre_load
     def limit_is_short(self, data: Mapping[str, str], **_: Any) -> Mapping[str, str]:
@@ -92,29 +97,42 @@ class Page(Schema):
 
 
 class HistoryPage(Page):
-    after = fields.String(load_default=None)
+    before = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
+    after = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
 
 
-class SessionSchema(Schema):
-    session_id = fields.String(attribute="id")
-    character_id = fields.Integer()
-    title = fields.String()
-    status = fields.String()
-    message_count = fields.Integer()
-    created_at = Time()
-    updated_at = Time()
+def one_of(*values: str) -> fields.String:
+    """Return a field of an answer that is one of some words."""
+    return fields.String(required=True, metadata={"enum": list(values)})
 
 
-class MessageSchema(Schema):
-    id = fields.String()
-    role = fields.String()
-    content = fields.String()
-    content_blocks = fields.Raw()
-    created_at = Time()
-    token_usage = fields.Raw()
-    status = fields.String()
-    model = fields.String()
-    stop_reason = fields.String()
+class Outgoing(Schema):
+    """What goes out is described, not checked; that a client ignores what it does not know lets more be added."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class SessionSchema(Outgoing):
+    session_id = fields.String(attribute="id", required=True, metadata=SESSION_ID_FORM)
+    character_id = fields.Integer(required=True)
+    title = fields.String(required=True, allow_none=True)
+    status = one_of("idle", "thinking", "executing", "error")
+    message_count = fields.Integer(required=True)
+    created_at = Time(required=True)
+    updated_at = Time(required=True)
+
+
+class MessageSchema(Outgoing):
+    id = fields.String(required=True, metadata=MESSAGE_ID_FORM)
+    role = one_of("user", "assistant", "system")
+    content = fields.String(required=True)
+    content_blocks = fields.Raw(required=True, metadata={"type": "array", "items": {"type": "object"}})
+    created_at = Time(required=True)
+    token_usage = fields.Raw(required=True, metadata={"type": ["object", "null"]})
+    status = one_of("complete", "stopped", "interrupted")
+    model = fields.String(required=True, allow_none=True)
+    stop_reason = fields.String(required=True, allow_none=True)
 
     @post_dump
     def plain_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
