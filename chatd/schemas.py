@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
+MAX_ERRORS = 100  # fields that are named
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
 # How the API's description gives the forms of ids; its handlers check them.
@@ -172,7 +174,7 @@ async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             body = await request.read()
-        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
     except TimeoutError:
         raise InvalidRequest("The body did not come in time.") from None
     except web.RequestPayloadError:
@@ -188,6 +190,14 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; of two with one name another reader might have taken the other."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice")
+    return members
+
+
 def read_query(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
     return load(schema, dict(request.query))
 
@@ -197,7 +207,8 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
     try:
         return dict(schema().load(data))
     except ValidationError as error:
-        errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
+        named = islice(error.messages_dict.items(), MAX_ERRORS)
+        errors = {clean(str(field)): reasons for field, reasons in named}
         detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
         raise InvalidRequest(detail[:500], errors=errors) from None
 
