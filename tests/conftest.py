@@ -23,7 +23,7 @@ FAST = ("fsync=off", "max_connections=300")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--examples", type=int, default=20, help="requests that schemathesis makes up for each route")
+    parser.addoption("--examples", type=int, default=10, help="requests that schemathesis makes up for each route")
 
 
 @pytest.fixture(scope="session")
