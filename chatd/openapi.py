@@ -79,6 +79,7 @@ HEADERS: dict[str, JsonObject] = {
     "Location": {"required": True, "schema": STRING},
     "Idempotency-Replayed": {"schema": {"const": "true"}, "description": "The key had begun this turn before."},
 }
+PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
 
 
 @cache
@@ -179,7 +180,7 @@ def problem_response(errors: list[Any]) -> JsonObject:
     schemas = [problem_schema(error) for error in errors]
     return {
         "description": " / ".join(error.detail for error in errors),
-        "headers": headers(*errors[0].headers),
+        "headers": headers(*PROBLEM_HEADERS.get(errors[0].status, ())),
         "content": {"application/problem+json": {"schema": schemas[0] if len(errors) == 1 else {"oneOf": schemas}}},
     }
 
