@@ -11,7 +11,7 @@ from chatd.background import background
 from chatd.config import Config
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import chat, health, history, sessions, stream, tickets
+from chatd.handlers import chat, health, history, openapi, sessions, stream, tickets
 from chatd.journal import Journal
 from chatd.keys import CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
 from chatd.limits import Limits
@@ -43,6 +43,7 @@ ROUTES = [
     web.delete("/agent/session/{session_id}", sessions.delete_session),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
+    web.get("/openapi.json", openapi.get_document),
 ]
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -16,8 +17,14 @@ from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
+MAX_ERRORS = 100  # fields that are named
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
+# How the API's description gives the forms of ids; its handlers check them.
+SESSION_ID_FORM = {"pattern": f"^{SESSION_ID.pattern}$"}
+MESSAGE_ID_FORM = {"pattern": "^msg-[0-9a-f]{32}$"}
+TURN_ID_FORM = {"pattern": "^turn-[0-9a-f]{32}$"}
+SESSIONS_CURSOR_FORM = {"pattern": f"^[0-9]{{1,17}}\\.{SESSION_ID.pattern}$"}
 IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
 
 
@@ -59,7 +66,7 @@ def character_id() -> StrictInteger:
 
 class ChatRequest(Schema):
     message = Text(MAX_TEXT, required=True)
-    session_id = fields.String(load_default=None, allow_none=True)
+    session_id = fields.String(load_default=None, allow_none=True, metadata=SESSION_ID_FORM)
     character_id = character_id()
 
 
@@ -74,7 +81,7 @@ class RenameRequest(Schema):
 
 
 class TicketRequest(Schema):
-    session_id = fields.String(required=True)
+    session_id = fields.String(required=True, metadata=SESSION_ID_FORM)
 
 
 class Page(Schema):
@@ -82,7 +89,7 @@ class Page(Schema):
         unknown = EXCLUDE
 
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    before = fields.String(load_default=None)
+    before = fields.String(load_default=None, metadata=SESSIONS_CURSOR_FORM)
 
     @pre_load
     def limit_is_short(self, data: Mapping[str, str], **_: Any) -> Mapping[str, str]:
@@ -92,29 +99,42 @@ class Page(Schema):
 
 
 class HistoryPage(Page):
-    after = fields.String(load_default=None)
+    before = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
+    after = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
 
 
-class SessionSchema(Schema):
-    session_id = fields.String(attribute="id")
-    character_id = fields.Integer()
-    title = fields.String()
-    status = fields.String()
-    message_count = fields.Integer()
-    created_at = Time()
-    updated_at = Time()
+def one_of(*values: str) -> fields.String:
+    """Return a field of an answer that is one of some words."""
+    return fields.String(required=True, metadata={"enum": list(values)})
 
 
-class MessageSchema(Schema):
-    id = fields.String()
-    role = fields.String()
-    content = fields.String()
-    content_blocks = fields.Raw()
-    created_at = Time()
-    token_usage = fields.Raw()
-    status = fields.String()
-    model = fields.String()
-    stop_reason = fields.String()
+class Outgoing(Schema):
+    """What goes out is described, not checked; that a client ignores what it does not know lets more be added."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class SessionSchema(Outgoing):
+    session_id = fields.String(attribute="id", required=True, metadata=SESSION_ID_FORM)
+    character_id = fields.Integer(required=True)
+    title = fields.String(required=True, allow_none=True)
+    status = one_of("idle", "thinking", "executing", "error")
+    message_count = fields.Integer(required=True)
+    created_at = Time(required=True)
+    updated_at = Time(required=True)
+
+
+class MessageSchema(Outgoing):
+    id = fields.String(required=True, metadata=MESSAGE_ID_FORM)
+    role = one_of("user", "assistant", "system")
+    content = fields.String(required=True)
+    content_blocks = fields.Raw(required=True, metadata={"type": "array", "items": {"type": "object"}})
+    created_at = Time(required=True)
+    token_usage = fields.Raw(required=True, metadata={"type": ["object", "null"]})
+    status = one_of("complete", "stopped", "interrupted")
+    model = fields.String(required=True, allow_none=True)
+    stop_reason = fields.String(required=True, allow_none=True)
 
     @post_dump
     def plain_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -154,7 +174,7 @@ async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             body = await request.read()
-        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
     except TimeoutError:
         raise InvalidRequest("The body did not come in time.") from None
     except web.RequestPayloadError:
@@ -170,6 +190,14 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; of two with one name another reader might have taken the other."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice")
+    return members
+
+
 def read_query(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
     return load(schema, dict(request.query))
 
@@ -179,7 +207,8 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
     try:
         return dict(schema().load(data))
     except ValidationError as error:
-        errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
+        named = islice(error.messages_dict.items(), MAX_ERRORS)
+        errors = {clean(str(field)): reasons for field, reasons in named}
         detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
         raise InvalidRequest(detail[:500], errors=errors) from None
 

@@ -22,6 +22,10 @@ NUMBERS = itertools.count()
 FAST = ("fsync=off", "max_connections=300")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--examples", type=int, default=10, help="requests that schemathesis makes up for each route")
+
+
 @pytest.fixture(scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """Yield the DSN of a PostgreSQL whose database `template` is migrated."""

@@ -1,10 +1,12 @@
 """What was found by attacking: odd events, odd bodies, a frozen database, a local model that does not come up."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,56 @@ async def test_a_body_that_is_not_coded_as_its_header_says(chat: Chat, coding: s
     headers = JSON | {"Content-Encoding": coding}
     problem = await chat.call("POST", "/agent/chat", 400, data=b"x" * 100, headers=headers)
     assert problem["code"] == "invalid_request"
+
+
+SMALL_KEYS = json.dumps({f"{n:x}": 0 for n in range(20_000)}).encode()
+BOMBS = {
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 40_000 + b"0" + b"}" * 40_000,
+    "deep within": b'{"message":' + b"[" * 100_000 + b"]" * 100_000 + b',"character_id":1}',
+    "a long integer": b'{"message":"hi","character_id":1' + b"0" * 10_000 + b"}",
+    "a longer one": b'{"message":"hi","character_id":' + b"9" * 250_000 + b"}",
+    "a long fraction": b'{"message":"hi","character_id":1.' + b"0" * 250_000 + b"}",
+    "a huge exponent": b'{"message":"hi","character_id":1e400}',
+    "a tiny one": b'{"message":"hi","character_id":1e-999999999}',
+    "a number as a string": b'{"message":"hi","character_id":"1"}',
+    "a name twice": b'{"message":"hi","character_id":1,"character_id":2}',
+    "a name twice, escaped": b'{"message":"hi","character_id":1,"\\u006dessage":"ho"}',
+    "a name twice, deep down": b'{"message":"hi","character_id":1,"x":[{"a":1,"a":1}]}',
+    "small keys": SMALL_KEYS,
+    "a long key": b'{"' + b"k" * 250_000 + b'":0}',
+    "many escapes": b'{"message":"' + b"\\u0000" * 40_000 + b'","character_id":1}',
+    "invalid UTF-8": b'{"message":"\xc3\x28","character_id":1}',
+    "a surrogate in UTF-8": b'{"message":"\xed\xa0\x80","character_id":1}',
+    "an overlong form": b'{"message":"\xc0\xaf","character_id":1}',
+    "a BOM": b'\xef\xbb\xbf{"message":"hi","character_id":1}',
+    "UTF-32": '{"message":"hi","character_id":1}'.encode("utf-32"),
+    "spaces": b" " * 261_000 + b"{}",
+    "two values": b'{"message":"hi","character_id":1}{}',
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_bombs_of_json(chat: Chat, bomb: str) -> None:
+    for path in ("/agent/chat", "/agent/chat/stream", "/agent/session", "/agent/stream-ticket"):
+        begun = time.monotonic()
+        async with chat.client.post(path, data=BOMBS[bomb], headers=JSON) as response:
+            problem = await response.json(content_type="application/problem+json")
+            assert (response.status, problem["code"]) == (400, "invalid_request")
+            assert int(response.headers["Content-Length"]) < 600_000
+        assert time.monotonic() - begun < 2
+    await chat.post("still there")
+
+
+async def test_a_body_of_just_more_than_is_taken(chat: Chat) -> None:
+    await chat.call("POST", "/agent/chat", 413, data=SMALL_KEYS.ljust((256 << 10) + 1), headers=JSON)
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_body_that_is_large_once_unpacked(chat: Chat, coding: str, pack: Callable[[bytes], bytes]) -> None:
+    body = pack(b" " * (100 << 20))
+    assert len(body) < 256 << 10
+    await chat.call("POST", "/agent/chat", 413, data=body, headers=JSON | {"Content-Encoding": coding})
 
 
 async def raw(chat: Chat, data: bytes) -> bytes:

@@ -1,0 +1,137 @@
+"""The API's description, a row a route: what it does, takes and answers. chatd.openapi makes the document of it.
+
+What every route has in common, an error or a header, is not in here but there.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from marshmallow import Schema
+
+from chatd import responses
+from chatd.errors import (
+    CharacterForbidden,
+    ChatdError,
+    IdempotencyMismatch,
+    NotFound,
+    TurnInProgress,
+    Unavailable,
+    UpstreamFailed,
+)
+from chatd.schemas import ChatRequest, HistoryPage, Page, RenameRequest, SessionRequest, SessionSchema, TicketRequest
+
+STREAM = "text/event-stream"
+Errors = tuple[type[ChatdError], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes when all is well; without a schema there is no body. `headers` are names of HEADERS in chatd.openapi.
+
+    The schema of a stream is that of each of its events.
+    """
+
+    description: str
+    schema: type[Schema] | str | None = None
+    media_type: str = "application/json"
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A route. `parameters` are names of PARAMETERS in chatd.openapi; `ticket`: a ticket opens it, too."""
+
+    summary: str
+    answers: dict[int, Answer]
+    errors: Errors = ()
+    query: type[Schema] | None = None
+    parameters: tuple[str, ...] = ()
+    body: type[Schema] | None = None
+    example: dict[str, Any] = field(default_factory=dict)
+    ticket: bool = False
+
+
+QUESTION = {"message": "What is the capital of France?", "session_id": None, "character_id": 1}
+TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, IdempotencyMismatch, Unavailable)
+SESSION_ERRORS: Errors = (NotFound, Unavailable)
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/agent/chat"): Operation(
+        "Post a message and wait for the answer",
+        {
+            200: Answer("The turn has ended.", responses.Answer, headers=("Idempotency-Replayed",)),
+            202: Answer("The turn goes on.", responses.Accepted, headers=("Location", "Idempotency-Replayed")),
+        },
+        (*TURN_ERRORS, UpstreamFailed),
+        parameters=("Idempotency-Key", "Prefer"),
+        body=ChatRequest,
+        example=QUESTION,
+    ),
+    ("POST", "/agent/chat/stream"): Operation(
+        "Post a message and stream the answer",
+        {200: Answer("The turn's events, to its end.", "StreamEvent", STREAM, ("Idempotency-Replayed",))},
+        TURN_ERRORS,
+        parameters=("Idempotency-Key",),
+        body=ChatRequest,
+        example=QUESTION,
+    ),
+    ("GET", "/agent/chat/stream/{session_id}"): Operation(
+        "Attach to the running turn, or go on behind a cursor",
+        {
+            200: Answer("The events behind the cursor, to the turn's end.", "StreamEvent", STREAM),
+            204: Answer("There is nothing (more) to stream."),
+        },
+        (NotFound,),
+        parameters=("Last-Event-ID", "last_event_id"),
+        ticket=True,
+    ),
+    ("GET", "/agent/chat/history/{session_id}"): Operation(
+        "Read messages, oldest first",
+        {200: Answer("The latest messages, or those before or after one: not both.", responses.History)},
+        SESSION_ERRORS,
+        query=HistoryPage,
+    ),
+    ("POST", "/agent/chat/stop/{session_id}"): Operation(
+        "Stop the running turn and keep its text",
+        {200: Answer("Nothing runs there now.", responses.Stopped)},
+        SESSION_ERRORS,
+    ),
+    ("POST", "/agent/stream-ticket"): Operation(
+        "Make a ticket for a session's streams",
+        {201: Answer("The ticket.", responses.Ticket)},
+        SESSION_ERRORS,
+        body=TicketRequest,
+    ),
+    ("POST", "/agent/session"): Operation(
+        "Make a session",
+        {201: Answer("The session.", SessionSchema, headers=("Location",))},
+        (CharacterForbidden, Unavailable),
+        body=SessionRequest,
+        example={"character_id": 1, "title": "Capitals", "system_prompt": "Answer in one sentence."},
+    ),
+    ("GET", "/agent/sessions"): Operation(
+        "List sessions, latest activity first",
+        {200: Answer("The sessions, and the cursor of the next page.", responses.SessionList)},
+        (Unavailable,),
+        query=Page,
+    ),
+    ("GET", "/agent/session/{session_id}"): Operation(
+        "Read a session", {200: Answer("The session.", SessionSchema)}, SESSION_ERRORS
+    ),
+    ("PATCH", "/agent/session/{session_id}"): Operation(
+        "Rename a session",
+        {200: Answer("The session.", SessionSchema)},
+        SESSION_ERRORS,
+        body=RenameRequest,
+        example={"title": "Capitals of Europe"},
+    ),
+    ("DELETE", "/agent/session/{session_id}"): Operation(
+        "Delete a session with all its messages", {204: Answer("It is gone.")}, SESSION_ERRORS
+    ),
+    ("GET", "/healthz"): Operation("Is the process alive?", {200: Answer("It is.", responses.Health)}),
+    ("GET", "/readyz"): Operation(
+        "May it be sent requests?",
+        {200: Answer("It may.", responses.Readiness), 503: Answer("It may not, now.", responses.Readiness)},
+    ),
+    ("GET", "/openapi.json"): Operation("Read this document", {200: Answer("OpenAPI 3.1.", "Document")}),
+}
