@@ -19,6 +19,7 @@ from chatd.parsing import (
     issuers,
     jwks_url,
     one_of,
+    origins,
     path,
     seconds,
     secret,
@@ -36,6 +37,7 @@ class Config:
     """
 
     database_url: str | None = field(default=None, repr=False)
+    migrate_url: str | None = field(default=None, repr=False)
     data_dir: Path
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
@@ -66,6 +68,7 @@ class Config:
     jwt_audience: tuple[str, ...] = ()
     jwt_characters_claim: str = "character_ids"
     require_character: bool = False
+    cors_origins: frozenset[str] = frozenset()
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -91,6 +94,7 @@ class Config:
 # variable: (field, how to read it). A variable in SECRETS may also come from a file.
 VARIABLES: dict[str, tuple[str, Parse]] = {
     "DATABASE_URL": ("database_url", url("postgresql", "postgres")),
+    "CHATD_MIGRATE_URL": ("migrate_url", url("postgresql", "postgres")),
     "CHATD_DATA_DIR": ("data_dir", path),
     "ANTHROPIC_API_KEY": ("api_key", str),
     "ANTHROPIC_BASE_URL": ("base_url", url("https", "http")),
@@ -121,13 +125,14 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_JWT_AUDIENCE": ("jwt_audience", words),
     "CHATD_JWT_CHARACTERS_CLAIM": ("jwt_characters_claim", str),
     "CHATD_REQUIRE_CHARACTER": ("require_character", flag),
+    "CHATD_CORS_ORIGINS": ("cors_origins", origins),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
+SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -143,6 +148,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
             mistakes.append(f"{name}{describe(error)}")
     config = Config(**values, **read_systemd(environ))
     mistakes += check_listening(config)
+    if config.migrate_url and not config.database_url:
+        mistakes.append("CHATD_MIGRATE_URL: goes with DATABASE_URL, which the server uses")
     mistakes = mistakes or check_tokens(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))

@@ -9,6 +9,8 @@ import aiohttp
 from joserfc.jwk import JWKRegistry, KeySet
 
 from chatd.errors import Unavailable
+from chatd.logs import describe
+from chatd.parsing import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Jwks:
             try:
                 self.keys = import_keys(await self._fetch())
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
-                logger.warning("the keys at %s can't be fetched: %s", self.url, error or type(error).__name__)
+                why = describe(error) if isinstance(error, aiohttp.ClientError) else error or type(error).__name__
+                logger.warning("the keys at %s can't be fetched: %s", place_of(self.url), why)
             self.next_fetch = loop.time() + (REFRESH if self.keys else FIRST_RETRY)
 
     async def _fetch(self) -> Any:
