@@ -139,7 +139,7 @@ class NoBadRequests(logging.Filter):
     """aiohttp logs what it can't parse with a traceback, headers and all: a line without any of it will do."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError):
             record.msg, record.args = "a request that is no HTTP: %s", (type(record.exc_info[1]).__name__,)
             record.exc_info = record.exc_text = None
         return True

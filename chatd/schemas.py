@@ -16,6 +16,7 @@ from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
+MAX_NAMED, MAX_NAME = 20, 100  # wrong fields that an answer names, and how much of each name
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
 IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
@@ -179,7 +180,8 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
     try:
         return dict(schema().load(data))
     except ValidationError as error:
-        errors = {clean(str(field)): reasons for field, reasons in error.messages_dict.items()}
+        named = list(error.messages_dict.items())[:MAX_NAMED]
+        errors = {clean(str(field))[:MAX_NAME]: reasons for field, reasons in named}
         detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
         raise InvalidRequest(detail[:500], errors=errors) from None
 
