@@ -45,7 +45,7 @@ def handle_error(
     aiohttp would repeat what was sent, without the headers; raises ConnectionError where an answer has begun.
     """
     log_error(self, request, status, exc, message)
-    response = problem(ChatdError() if status == 500 else InvalidRequest("The request is no HTTP."))
+    response = problem(InvalidRequest("The request is no HTTP.") if status < 500 else ChatdError())
     response.headers.update({**SECURITY, **SERVER, "X-Request-ID": new_request_id()})
     response.force_close()
     return response

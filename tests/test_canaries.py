@@ -228,7 +228,7 @@ async def test_a_database_that_fails_and_tells_of_rows(
 async def test_the_database_and_the_process_are_killed_in_mid_turn(
     server: ServerProcess, model: ModelServer, postgres: Postgres, told: list[str]
 ) -> None:
-    model.default = says(*["canary "] * 40, delay=0.05)
+    model.default = says(*["canary "] * 400, delay=0.05)
     async with serving(server) as chat:
         prober = Prober(chat)
         session = (await prober.post(headers={"Prefer": "respond-async"}))["session_id"]
