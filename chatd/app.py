@@ -9,15 +9,17 @@ from aiohttp import web
 
 from chatd.background import background
 from chatd.config import Config
+from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import chat, health, history, openapi, sessions, stream, tickets
+from chatd.headers import add_headers
 from chatd.journal import Journal
 from chatd.keys import CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
 from chatd.limits import Limits
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
-from chatd.middlewares import add_request_id, authenticate, request_id
+from chatd.middlewares import authenticate, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
 from chatd.quotas import add_quotas
@@ -49,10 +51,10 @@ ROUTES = [
 
 def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
-    app = web.Application(middlewares=[request_id, problems, authenticate], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[request_id, problems, answer_preflights, authenticate], client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)
     app.add_routes(ROUTES)
-    app.on_response_prepare.extend([add_request_id, add_quotas, close_when_draining])
+    app.on_response_prepare.extend([add_headers, add_cors, add_quotas, close_when_draining])
     app.on_shutdown.append(drain)
     app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
     return app

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 async def migrate(config: Config, _options: argparse.Namespace) -> None:
     """Bring the database to this program's schema. Safe beside running servers, unless it is their embedded one."""
     check_installed(config, model=False)
-    async with open_database(config):
+    async with open_database(config, granting=True):
         logger.info("the database is up to date")
 
 

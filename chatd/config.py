@@ -20,6 +20,7 @@ from chatd.parsing import (
     issuers,
     jwks_url,
     one_of,
+    origins,
     path,
     seconds,
     secret,
@@ -38,6 +39,7 @@ class Config:
     """
 
     database_url: str | None = field(default=None, repr=False)
+    migrate_url: str | None = field(default=None, repr=False)
     data_dir: Path
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
@@ -73,6 +75,7 @@ class Config:
     rate_streams: int = 0
     rate_tokens: int = 0
     max_turns: int = 2000
+    cors_origins: frozenset[str] = frozenset()
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -98,6 +101,7 @@ class Config:
 # variable: (field, how to read it). A variable in SECRETS may also come from a file.
 VARIABLES: dict[str, tuple[str, Parse]] = {
     "DATABASE_URL": ("database_url", url("postgresql", "postgres")),
+    "CHATD_MIGRATE_URL": ("migrate_url", url("postgresql", "postgres")),
     "CHATD_DATA_DIR": ("data_dir", path),
     "ANTHROPIC_API_KEY": ("api_key", str),
     "ANTHROPIC_BASE_URL": ("base_url", url("https", "http")),
@@ -133,6 +137,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_RATE_STREAMS": ("rate_streams", integer(0, 100_000)),
     "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
     "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
+    "CHATD_CORS_ORIGINS": ("cors_origins", origins),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
@@ -140,7 +145,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
 }
 LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
+SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -158,6 +163,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
         values = LIMITS_WITH_TOKENS | values
     config = Config(**values, **read_systemd(environ))
     mistakes += check_listening(config)
+    if config.migrate_url and not config.database_url:
+        mistakes.append("CHATD_MIGRATE_URL: goes with DATABASE_URL, which the server uses")
     mistakes = mistakes or check_tokens(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))

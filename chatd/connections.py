@@ -107,7 +107,7 @@ class Connections:
                     yield conn
                 except AWAY as error:
                     if isinstance(error, asyncpg.InterfaceError) and not conn.is_closed():
-                        raise RuntimeError(str(error)) from error  # used wrongly, which no waiting mends
+                        raise RuntimeError("the connection is used wrongly") from error  # which no waiting mends
                     if not isinstance(error, REFUSED):
                         conn.terminate()  # nobody else is to get it: what it was asked for may be ended with it
                     raise

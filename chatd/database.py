@@ -14,30 +14,37 @@ from chatd.config import Config
 from chatd.connections import AWAY
 from chatd.embedded import open_postgres
 from chatd.errors import ConfigError, StartError
-from chatd.migrate import migrate
+from chatd.logs import describe
+from chatd.migrate import find_pending, grant, migrate
 
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 10.0  # seconds that a database may take to come up
 MIN_VERSION = 15
-# Settings that no waiting mends: a wrong user, password, database, host name or parameter.
+# Settings that no waiting mends: a wrong user, password, database, right, host name or parameter.
 FOR_GOOD = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ClientConfigurationError,
     socket.gaierror,
 )
 MALFORMED = (
-    "DATABASE_URL: can't be read as postgresql://user:password@host:port/database; "
+    "can't be read as postgresql://user:password@host:port/database; "
     "in a password, / # ? @ : and % have to be percent-encoded"
 )
+MAY_NOT = "DATABASE_URL: its role may not migrate the database: run `chatd migrate` with CHATD_MIGRATE_URL"
+ELSEWHERE = "CHATD_MIGRATE_URL: what it has migrated is not there for DATABASE_URL: another database, or another schema"
 
 
 @asynccontextmanager
-async def open_database(config: Config) -> AsyncIterator[str]:
-    """Yield the DSN of a migrated database; raises ConfigError where there is none."""
+async def open_database(config: Config, *, granting: bool = False) -> AsyncIterator[str]:
+    """Yield the DSN of a migrated database; raises ConfigError where there is none.
+
+    `granting`: where CHATD_MIGRATE_URL is set, grant the server's role what it needs, even if nothing is to migrate.
+    """
     if config.database_url is not None:
-        await prepare(config.database_url)
+        await prepare(config.database_url, config.migrate_url, granting=granting)
         yield config.database_url
     else:
         async with open_postgres(config.data_dir / "postgres") as dsn:
@@ -45,24 +52,55 @@ async def open_database(config: Config) -> AsyncIterator[str]:
             yield dsn
 
 
-async def prepare(dsn: str) -> None:
-    """Migrate the database."""
-    try:
-        conn = await connect(dsn)
-    except FOR_GOOD as error:
-        raise ConfigError(f"DATABASE_URL: {error}") from error
-    except AWAY as error:
-        raise StartError(f"DATABASE_URL: the database can't be reached: {error}") from error
-    except (ValueError, OverflowError):  # its words repeat a part of the URL
-        raise ConfigError(MALFORMED) from None
+async def prepare(dsn: str, migrate_dsn: str | None = None, *, granting: bool = False) -> None:
+    """Migrate the database, by the role of `migrate_dsn` where there is one and something is to be done."""
+    async with connected("DATABASE_URL", dsn) as conn:
+        if migrate_dsn is None:
+            await migrate(conn)
+        elif granting or await find_pending(conn):
+            await migrate_for(await conn.fetchval("SELECT current_user"), migrate_dsn)
+            if await find_pending(conn):
+                raise ConfigError(ELSEWHERE)
+
+
+async def migrate_for(server_role: str, dsn: str) -> None:
+    """Migrate by a role that owns everything, and let the server's role use it."""
+    async with connected("CHATD_MIGRATE_URL", dsn) as conn:
+        await migrate(conn)
+        if await conn.fetchval("SELECT current_user <> $1", server_role):
+            await grant(conn, server_role)
+
+
+@asynccontextmanager
+async def connected(name: str, dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection by the setting of this name; what goes wrong on it is told as ConfigError or StartError."""
+    conn = await connect_by(name, dsn)
     try:
         if (version := conn.get_server_version().major) < MIN_VERSION:
-            raise ConfigError(f"DATABASE_URL: PostgreSQL {version} is too old, {MIN_VERSION} is needed")
-        await migrate(conn)
+            raise ConfigError(f"{name}: PostgreSQL {version} is too old, {MIN_VERSION} is needed")
+        yield conn
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartError(MAY_NOT if name == "DATABASE_URL" else f"{name}: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
-        raise StartError(f"the database can't be migrated: {error}") from error
+        raise StartError(f"the database can't be migrated: {describe(error)}") from error
     finally:
         await conn.close()
+
+
+async def connect_by(name: str, dsn: str) -> asyncpg.Connection:
+    try:
+        return await connect(dsn)
+    except FOR_GOOD as error:
+        raise ConfigError(f"{name}: {first_line(error)}") from error
+    except AWAY as error:
+        raise StartError(f"{name}: the database can't be reached: {first_line(error)}") from error
+    except (ValueError, OverflowError):  # its words repeat a part of the URL
+        raise ConfigError(f"{name}: {MALFORMED}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's words without PostgreSQL's DETAIL and HINT."""
+    return str(error).partition("\n")[0]
 
 
 def tell(details: Mapping[str, Any]) -> None:

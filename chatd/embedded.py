@@ -35,7 +35,10 @@ RESTART_DELAY = 0.5
 LAUNCHES = 4
 OWNER_TIMEOUT = 2.0  # for one that was just killed to be gone
 POLL = 0.02
-SETTINGS = ("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off")
+SETTINGS = (
+    *("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off"),
+    "log_error_verbosity=terse",  # without DETAIL lines, which hold rows
+)
 INITDB = ("-U", "chatd", "-A", "trust", "-E", "UTF8", "--data-checksums", "--no-instructions")
 # The builtin provider: a collation that no update of the operating system changes.
 LOCALE = ("--locale-provider=builtin", "--locale=C.UTF-8")

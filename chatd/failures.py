@@ -12,6 +12,12 @@ CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "over
 # In a stream every error is worth another attempt, whatever its name.
 ERROR_EVENTS = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited"}
 
+# What a refusal's type may be: anything else might repeat what was sent.
+KINDS = {
+    *("invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error"),
+    *("request_too_large", "rate_limit_error", "timeout_error", "api_error", "overloaded_error"),
+}
+
 TEXTS = {
     "upstream_overloaded": "The model is overloaded. Try again in a while.",
     "upstream_rate_limited": "The model's rate limit is reached. Try again in a while.",
@@ -52,7 +58,7 @@ def from_status(error: Any) -> UpstreamError:
     retried = status in RETRIED_STATUSES or status >= 500
     code = CODES.get(status, "unavailable" if status >= 500 else "refused")
     if code == "refused":  # not its words: they may repeat what was sent
-        logger.warning("the model's server refused a request: %s %s", status, error.type)
+        logger.warning("the model's server refused a request: %s %s", status, error.type if error.type in KINDS else "")
     return UpstreamError(
         f"upstream_{code}",
         retried=retried,

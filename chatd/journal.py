@@ -13,6 +13,7 @@ from typing import Any
 from chatd.crash import crash_point
 from chatd.errors import Unavailable
 from chatd.log import Log
+from chatd.logs import describe
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode
@@ -214,7 +215,7 @@ class Journal:
                 result = await write()
             except Unavailable as error:
                 if not self.away:
-                    logger.warning("database away, holding what is not written: %r", error.__cause__)
+                    logger.warning("database away, holding what is not written: %s", describe(error.__cause__))
                 self.away = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MAX_RETRY_DELAY)

@@ -9,6 +9,8 @@ import aiohttp
 from joserfc.jwk import JWKRegistry, Key, RSAKey
 
 from chatd.errors import Unavailable
+from chatd.logs import describe
+from chatd.parsing import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ class Jwks:
             self.stale_at = loop.time() + MAX_STALE
             self.next_fetch = loop.time() + REFRESH
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
-            logger.warning("the keys at %s can't be fetched: %s", self.url, error or type(error).__name__)
+            why = describe(error) if isinstance(error, aiohttp.ClientError) else error or type(error).__name__
+            logger.warning("the keys at %s can't be fetched: %s", place_of(self.url), why)
             if loop.time() >= self.stale_at:
                 self.keys = []
 

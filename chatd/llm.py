@@ -17,7 +17,8 @@ from chatd.crash import crash_point
 from chatd.errors import ConfigError
 from chatd.failures import UpstreamError, check, from_status
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
-from chatd.parsing import is_local
+from chatd.logs import describe, root_of
+from chatd.parsing import is_local, place_of
 from chatd.prompt import Prompt
 from chatd.reply import Reply
 from chatd.seam import OverlapSeam, Seam
@@ -49,7 +50,7 @@ class Llm:
         try:
             await self._client()
         except Exception as error:  # noqa: BLE001 - whatever it is, the first turn will tell
-            logger.warning("the model is not ready: %s", error)
+            logger.warning("the model is not ready: %s", describe(error))
 
     async def load(self) -> None:
         """Import the SDK, once, in a thread; callers wait for it together."""
@@ -160,7 +161,8 @@ class Llm:
         if isinstance(error, self.sdk.APIStatusError):
             return from_status(error)
         if isinstance(error, self.sdk.APIConnectionError | OSError | TimeoutError | ConfigError):
-            logger.warning("the model's server at %s can't be reached: %s", self.url, error.__cause__ or error)
+            where, why = place_of(self.url or ""), describe(root_of(error))
+            logger.warning("the model's server at %s can't be reached: %s", where, why)
             return UpstreamError("upstream_unreachable")
         if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
             logger.warning("unexpected failure of the model's stream", exc_info=error)

@@ -1,13 +1,13 @@
 """What every request passes: its id, and who it speaks for."""
 
 import re
-import secrets
 
 from aiohttp import web
 
 from chatd.errors import Forbidden, Handler, NoToken, Unauthorized
 from chatd.handlers.stream import get_stream
 from chatd.keys import CALLER, CHECK_TOKEN, CONFIG, REQUEST_ID
+from chatd.logs import current_request, new_request_id
 from chatd.models import Caller
 from chatd.parsing import is_loopback
 
@@ -22,13 +22,9 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Take over the caller's X-Request-ID, or make one."""
     given = request.headers.get("X-Request-ID", "")
-    request[REQUEST_ID] = given if CALLERS_ID.fullmatch(given) else secrets.token_hex(16)
+    request[REQUEST_ID] = given if CALLERS_ID.fullmatch(given) else new_request_id()
+    current_request.set(request[REQUEST_ID])
     return await handler(request)
-
-
-async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the id on the response, streams included, which are prepared within their handlers."""
-    response.headers["X-Request-ID"] = request.get(REQUEST_ID) or secrets.token_hex(16)
 
 
 @web.middleware

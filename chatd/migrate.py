@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +25,11 @@ CREATE TABLE IF NOT EXISTS agent_migrations (
     sha256     text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
+
+IS_OWNER = """
+SELECT bool_or(pg_has_role($1, relowner, 'MEMBER')) FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relname LIKE 'agent\\_%'
+"""
 
 
 def read_migrations() -> dict[str, str]:
@@ -48,17 +55,42 @@ def sha256(sql: str) -> str:
     return hashlib.sha256(sql.encode()).hexdigest()
 
 
+async def find_pending(conn: Any) -> list[str]:
+    """Return the names still to apply to a database; it is only read, and may be empty."""
+    rows = []
+    if await conn.fetchval("SELECT to_regclass('agent_migrations') IS NOT NULL"):
+        rows = await conn.fetch("SELECT name, sha256 FROM agent_migrations")
+    return pending(read_migrations(), {row["name"]: row["sha256"] for row in rows})
+
+
 async def migrate(conn: Any) -> list[str]:
-    """Apply what is pending over an asyncpg connection and return its names; safe when several start at once."""
+    """Apply what is pending over an asyncpg connection and return its names; safe when several start at once.
+
+    Where nothing is pending nothing is written: a role that owns nothing may do that.
+    """
+    async with lock(conn):
+        names = await find_pending(conn)
+        if names:
+            await conn.execute(CREATE_RECORD)
+        for name in names:
+            await apply(conn, name, read_migrations()[name])
+        return names
+
+
+async def grant(conn: Any, role: str) -> None:
+    """Let a role use what has been migrated, and nothing else; safe when several start at once."""
+    async with lock(conn):
+        if await conn.fetchval(IS_OWNER, role):
+            logger.warning("the role %s owns tables of chatd or may act as their owner: it could change them", role)
+        await conn.execute("SELECT set_config('chatd.server_role', $1, false)", role)
+        await conn.execute((files("chatd.sql") / "roles" / "grant.sql").read_text(encoding="utf-8"))
+
+
+@asynccontextmanager
+async def lock(conn: Any) -> AsyncIterator[None]:
     await conn.execute("SELECT pg_advisory_lock($1)", LOCK)
     try:
-        await conn.execute(CREATE_RECORD)
-        applied = {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM agent_migrations")}
-        migrations = read_migrations()
-        names = pending(migrations, applied)
-        for name in names:
-            await apply(conn, name, migrations[name])
-        return names
+        yield
     finally:
         await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
 

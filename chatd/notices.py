@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from chatd.errors import Unavailable
+from chatd.logs import describe
 from chatd.repo import Repo
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ async def listen(repo: Repo, kinds: Mapping[str, Hear]) -> None:
         try:
             await repo.listen(hear)
         except Unavailable as error:
-            logger.debug("not listening: %r", error.__cause__)
+            logger.debug("not listening: %s", describe(error.__cause__))
         except Exception:
             logger.exception("not listening")
         await asyncio.sleep(RETRY)

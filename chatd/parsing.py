@@ -14,6 +14,8 @@ HS256 = "HS256"
 PUBLIC_KEY_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 MIN_SECRET = 32  # bytes
 REGISTERED_CLAIMS = {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "roles", "owner"}
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
+DEFAULT_PORT = re.compile(r"(?<=^http:)(.+):80$|(?<=^https:)(.+):443$")
 EVE_ISSUERS = ("https://login.eveonline.com", "https://login.eveonline.com/", "login.eveonline.com")
 
 
@@ -75,6 +77,14 @@ def words(text: str) -> tuple[str, ...]:
     return found
 
 
+def origins(text: str) -> frozenset[str]:
+    """Return web origins as browsers write them: in lower case, without the port that a scheme implies."""
+    given = frozenset(DEFAULT_PORT.sub(r"\1\2", word.lower()) for word in words(text))
+    if any(word != "*" and not ORIGIN.fullmatch(word) for word in given):
+        raise ValueError("must be origins, scheme://host or scheme://host:port with https or http, or *")
+    return given
+
+
 def algorithms(text: str) -> tuple[str, ...]:
     known = (HS256, *PUBLIC_KEY_ALGORITHMS)
     if not set(words(text)) <= set(known):
@@ -120,6 +130,12 @@ def is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def place_of(url: str) -> str:
+    """Return what may be told of a URL: neither user and password nor a query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_local(url: str) -> bool:

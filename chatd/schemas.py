@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +16,7 @@ from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
-MAX_ERRORS = 100  # fields that are named
+MAX_NAMED, MAX_NAME = 20, 100  # wrong fields that an answer names, and how much of each name
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
 # How the API's description gives the forms of ids; its handlers check them.
@@ -207,8 +206,8 @@ def load(schema: type[Schema], data: Any) -> dict[str, Any]:
     try:
         return dict(schema().load(data))
     except ValidationError as error:
-        named = islice(error.messages_dict.items(), MAX_ERRORS)
-        errors = {clean(str(field)): reasons for field, reasons in named}
+        named = list(error.messages_dict.items())[:MAX_NAMED]
+        errors = {clean(str(field))[:MAX_NAME]: reasons for field, reasons in named}
         detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
         raise InvalidRequest(detail[:500], errors=errors) from None
 

@@ -19,7 +19,7 @@ from chatd.config import ANONYMOUS_IS_LOCAL, Config
 from chatd.errors import ConfigError, StartError
 from chatd.installed import check_installed
 from chatd.llm import ANTHROPIC
-from chatd.logs import LoopErrors, choose_format
+from chatd.logs import AccessLogger, LoopErrors, choose_format
 from chatd.parsing import is_loopback
 from chatd.protocol import Runner
 from chatd.systemd import notify, passed_socket
@@ -30,8 +30,8 @@ SHUTDOWN_TIMEOUT = 0.4  # seconds for connections that nothing has ended; aiohtt
 KEEPALIVE_TIMEOUT = 3630.0  # longer than any proxy keeps an idle connection, so that it is the proxy that closes
 BACKLOG = 1024
 
-TRY = """try: curl -N {url}/agent/chat/stream -H 'Content-Type: application/json' \\
-       -d '{{"message": "What is the capital of France?", "character_id": 1}}'"""
+TRY = """try: curl -N {url}/agent/chat/stream -H 'Content-Type: application/json' \
+-d '{{"message": "What is the capital of France?", "character_id": 1}}'"""
 
 
 async def serve(config: Config, _options: argparse.Namespace) -> None:
@@ -71,7 +71,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT,
         keepalive_timeout=KEEPALIVE_TIMEOUT,
-        access_log_format='%a "%r" %s %b %Tfs',
+        access_log_class=AccessLogger,
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import IO
 
 import aiohttp
 
@@ -29,12 +30,14 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
         self.environment = inherited | {"CHATD_PORT": "0", "CHATD_LOG_FORMAT": "text"} | environment
         self.log = ""
+        self.stdout: IO[bytes] | None = None  # a file, where it is to be looked at
 
     async def start(self) -> str:
         """Return the URL on which it listens."""
         self.process = await asyncio.create_subprocess_exec(
             *self.command(),
             env=self.environment,
+            stdout=self.stdout,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=[self.passed.fileno()] if self.passed else (),
         )

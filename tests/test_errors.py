@@ -55,6 +55,13 @@ async def test_fields(chat: Chat, path: str, changes: dict[str, Any], named: lis
     assert all(isinstance(reason, str) for reasons in problem["errors"].values() for reason in reasons)
 
 
+async def test_of_very_many_unknown_keys_a_few_are_named(chat: Chat) -> None:
+    unknown = {f"{n}" + "x" * 1000: 1 for n in range(200)}
+    problem = await chat.call("POST", "/agent/chat", 400, json=chat.body("hi") | unknown)
+    assert len(json.dumps(problem)) < 5000
+    assert len(problem["errors"]) == 20
+
+
 async def test_ten_thousand_characters_are_taken(chat: Chat) -> None:
     await chat.post("😀" * 10_000)
 

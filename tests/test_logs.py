@@ -1,0 +1,202 @@
+"""A record is a line, carries its request's id, and tells of nobody's words."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from types import MappingProxyType
+
+import asyncpg
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from chatd.app import create_app
+from chatd.config import Config
+from chatd.failures import from_status
+from chatd.logs import (
+    OWN,
+    AccessLogger,
+    JsonFormatter,
+    LoopErrors,
+    TextFormatter,
+    current_request,
+    describe,
+    set_up_logging,
+    trace,
+)
+from chatd.parsing import place_of
+from tests.chat_client import Chat, until
+from tests.model_server import ModelServer, fails, says
+
+ODD = "a\r\n2026-01-01 INFO forged\x1b[2K\x9b31m\x85\u2028\u2029\u202e\ud800\x00"
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged, formatted when it is logged, as a stream handler does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(TextFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    handler = Lines()
+    loggers = [logging.getLogger(name) for name in OWN]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    yield handler.lines
+    for logger, level in zip(loggers, before, strict=True):
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def record(message: str, error: BaseException | None = None) -> logging.LogRecord:
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    return logging.LogRecord("chatd", logging.INFO, "", 0, "said: %s", (message,), exc_info)
+
+
+def raised(error: BaseException, behind: BaseException | None = None) -> BaseException:
+    try:
+        raise error from behind
+    except BaseException as caught:  # noqa: BLE001 - for its traceback
+        return caught
+
+
+def test_a_record_is_a_line() -> None:
+    text = TextFormatter().format(record(ODD))
+    assert text.isprintable()
+    assert "a\\r\\n2026" in text
+    line = JsonFormatter().format(record(ODD))
+    assert line.isprintable()
+    assert json.loads(line)["message"] == f"said: {ODD}"
+    assert "request_id" not in json.loads(line)
+
+
+def test_no_line_of_a_traceback_passes_for_a_record() -> None:
+    error = raised(RuntimeError(f"a\n{ODD}"))
+    first, *others = TextFormatter().format(record("x", error)).split("\n")
+    assert first.endswith("said: x")
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+    assert "Traceback (most recent call last):" in others[0]
+    assert json.loads(JsonFormatter().format(record("x", error)))["exception"].startswith("Traceback")
+
+
+def database_error(kind: type[asyncpg.PostgresError], message: str) -> asyncpg.PostgresError:
+    error = kind(message)
+    error.detail = "Failing row contains (canary)."
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("canary"), "ValueError"),
+        (KeyError("canary"), "KeyError"),
+        (json.JSONDecodeError("canary", "canary", 0), "JSONDecodeError"),
+        (asyncpg.exceptions._base.DataError("invalid input for query argument $1: 'canary'"), "DataError"),
+        (database_error(asyncpg.UniqueViolationError, "canary"), "UniqueViolationError"),
+        (database_error(asyncpg.InvalidTextRepresentationError, '"canary"'), "InvalidTextRepresentationError"),
+        (database_error(asyncpg.UndefinedColumnError, "no column x"), "UndefinedColumnError: no column x"),
+        (asyncpg.InterfaceError("connection is closed"), "InterfaceError: connection is closed"),
+        (ConnectionRefusedError(111, "refused"), "ConnectionRefusedError: [Errno 111] refused"),
+    ],
+)
+def test_an_exception_does_not_repeat_values(error: Exception, told: str) -> None:
+    assert describe(error) == told
+    text = trace(raised(RuntimeError("outer"), raised(error)))
+    assert "canary" not in text
+    assert text.endswith("RuntimeError: outer")
+    assert f"{told}\n\nwhich led to:\n\n" in text
+
+
+async def test_the_loops_errors_do_not_repeat_values(logged: list[str]) -> None:
+    context = {"message": "Task exception was never retrieved", "exception": ValueError("canary"), "future": "canary"}
+    LoopErrors()(asyncio.get_running_loop(), context)
+    assert "never retrieved" in logged[0]
+    assert "canary" not in logged[0]
+
+
+def test_of_a_refusal_only_a_known_type_is_logged(logged: list[str]) -> None:
+    class Refusal:
+        status_code, type = 401, "authentication_error"
+
+        class response:  # noqa: N801 - as the SDK has it
+            headers = MappingProxyType[str, str]({})
+
+    from_status(Refusal)
+    Refusal.type = "canary"
+    from_status(Refusal)
+    assert logged[0].endswith("refused a request: 401 authentication_error")
+    assert logged[1].rstrip().endswith("refused a request: 401")
+
+
+def test_a_url_is_told_without_its_secrets() -> None:
+    assert place_of("https://user:secret@host:1/path?key=secret#x") == "https://host:1/path"
+
+
+def test_others_are_heard_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    own = {name: logging.getLogger(name).level for name in OWN}
+    try:
+        set_up_logging("debug", "text")
+        logging.getLogger("anthropic").setLevel(logging.DEBUG)  # as ANTHROPIC_LOG=debug does
+        logging.getLogger("anthropic._base_client").debug("canary")
+        logging.getLogger("aiohttp.client").info("canary")
+        logging.getLogger("chatd.x").debug("own words")
+        logging.getLogger("asyncpg").warning("a warning")
+        told = capsys.readouterr().err
+    finally:
+        logging.basicConfig(handlers=before[0], level=before[1], force=True)
+        logging.getLogger("anthropic").setLevel(logging.NOTSET)
+        for name, level in own.items():
+            logging.getLogger(name).setLevel(level)
+    assert "canary" not in told
+    assert "own words" in told
+    assert "a warning" in told
+
+
+@pytest.fixture
+async def logging_chat(config: Config) -> AsyncIterator[Chat]:
+    server = TestServer(create_app(config))
+    await server.start_server(access_log_class=AccessLogger, access_log=logging.getLogger("aiohttp.access"))
+    client: TestClient[web.Request, web.Application] = TestClient(server)
+    yield Chat(client)
+    await client.close()
+
+
+async def test_a_request_is_logged_without_its_query(logging_chat: Chat, logged: list[str]) -> None:
+    await logging_chat.call("GET", "/agent/sessions?ticket=canary&limit=5", headers={"X-Request-ID": "my-id"})
+    await until(lambda: bool(logged))
+    assert re.search(r'127\.0\.0\.1 "GET /agent/sessions" 200 \d+ \d+\.\d{3}s request_id=my-id$', logged[0])
+    assert "canary" not in logged[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/a%0d%0a2026%1b[2J", "/\xe2\x80\xa8", "/\xc2\x85x", "/%E2%80%A8%C2%85", "*", "//x/y?z=canary"]
+)
+async def test_no_path_breaks_a_line(logging_chat: Chat, logged: list[str], path: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", logging_chat.client.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode("latin-1"))
+    assert (await reader.readline()).split()[1] in {b"404", b"400"}
+    writer.close()
+    await until(lambda: bool(logged))
+    assert all(line.isprintable() and "canary" not in line for line in logged)
+
+
+async def test_what_a_request_starts_carries_its_id(chat: Chat, model: ModelServer, logged: list[str]) -> None:
+    model.play([fails(500, message="canary"), says("Hello")])
+    await chat.post("hi", headers={"X-Request-ID": "first"})
+    await chat.post("hi", headers={"X-Request-ID": "second"})
+    assert current_request.get() is None
+    turns = [line for line in logged if "turn-" in line]
+    assert [line.rpartition("request_id=")[2] for line in turns] == ["first", "first", "second"]
+    assert not any("canary" in line for line in logged)
