@@ -7,18 +7,21 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
+from chatd.audit import open_audit
+from chatd.audit_key import read_audit_key
 from chatd.background import background
 from chatd.config import Config
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import chat, health, history, sessions, stream, tickets
+from chatd.handlers import audit, chat, health, history, sessions, stream, tickets
 from chatd.journal import Journal
-from chatd.keys import CHECK_TOKEN, CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
+from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
 from chatd.middlewares import add_request_id, authenticate, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
+from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
 from chatd.sweeps import sweep
@@ -39,6 +42,7 @@ ROUTES = [
     web.get("/agent/session/{session_id}", sessions.get_session),
     web.patch("/agent/session/{session_id}", sessions.patch_session),
     web.delete("/agent/session/{session_id}", sessions.delete_session),
+    web.get("/agent/audit", audit.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
 ]
@@ -46,12 +50,12 @@ ROUTES = [
 
 def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
-    app = web.Application(middlewares=[request_id, problems, authenticate], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[request_id, problems, record_refusals, authenticate], client_max_size=MAX_BODY)
     app[CONFIG] = config
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_request_id, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
+    app.cleanup_ctx.extend([tokens_context, model_context, database_context, audit_context, turns_context])
     return app
 
 
@@ -70,6 +74,13 @@ async def tokens_context(app: web.Application) -> AsyncIterator[None]:
 async def database_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     async with open_database(config) as dsn, open_repo(dsn, config.db_pool) as app[REPO]:
+        yield
+
+
+@asynccontextmanager
+async def audit_context(app: web.Application) -> AsyncIterator[None]:
+    key = read_audit_key(app[CONFIG], make=True)
+    async with open_audit(app[REPO], key) as app[AUDIT]:
         yield
 
 

@@ -66,6 +66,7 @@ class Config:
     jwt_audience: tuple[str, ...] = ()
     jwt_characters_claim: str = "character_ids"
     require_character: bool = False
+    audit_key: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -121,13 +122,14 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_JWT_AUDIENCE": ("jwt_audience", words),
     "CHATD_JWT_CHARACTERS_CLAIM": ("jwt_characters_claim", str),
     "CHATD_REQUIRE_CHARACTER": ("require_character", flag),
+    "CHATD_AUDIT_KEY": ("audit_key", secret),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
+SECRETS = ("DATABASE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET", "CHATD_AUDIT_KEY")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:

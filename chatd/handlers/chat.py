@@ -12,6 +12,7 @@ from chatd.handlers.stream import send
 from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
 from chatd.models import Turn, TurnRequest
 from chatd.readers import locate_start
+from chatd.recording import record_creation, recorded
 from chatd.schemas import (
     ChatRequest,
     check_session_id,
@@ -32,7 +33,14 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
     character_id = check_character(request, body["character_id"], session_id)
     return await request.app[TURNS].begin(
-        TurnRequest(request[CALLER].owner, session_id, character_id, body["message"], key)
+        TurnRequest(
+            request[CALLER].owner,
+            session_id,
+            character_id,
+            body["message"],
+            key,
+            begun=None if session_id else record_creation(request),
+        )
     )
 
 
@@ -56,7 +64,8 @@ async def post_stop(request: web.Request) -> web.Response:
     turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
     body: dict[str, Any] = {"session_id": session_id, "stopped": False, "message_id": None}
     if turn and turn.state == "running":
-        turn = await request.app[TURNS].stop(turn)
+        async with recorded(request, "turn.stop", session_id):
+            turn = await request.app[TURNS].stop(turn)
         body |= {"stopped": turn.state == "stopped", "message_id": json.loads(turn.outcome or "{}")["message_id"]}
     return respond(body)
 

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from chatd.keys import CALLER, REPO
+from chatd.recording import recorded
 from chatd.schemas import TicketRequest, check_session_id, read_body, respond
 from chatd.tickets import LIFE, create_ticket
 
@@ -10,5 +11,6 @@ from chatd.tickets import LIFE, create_ticket
 async def post_ticket(request: web.Request) -> web.Response:
     body = await read_body(request, TicketRequest)
     session_id = check_session_id(body["session_id"])
-    ticket = await create_ticket(request.app[REPO], request[CALLER], session_id)
+    async with recorded(request, "ticket.create", session_id):
+        ticket = await create_ticket(request.app[REPO], request[CALLER], session_id)
     return respond({"ticket": ticket, "session_id": session_id, "expires_in": LIFE}, status=201)
