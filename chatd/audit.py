@@ -125,7 +125,7 @@ class Audit:
         while True:
             try:
                 async with self.repo.connection() as conn:
-                    await self._append_on(conn, entries)
+                    await self.append_on(conn, entries)
             except Unavailable:
                 if not away:
                     logger.warning("the audit waits for the database")
@@ -139,7 +139,7 @@ class Audit:
                 self._report_dropped()
                 return True
 
-    async def _append_on(self, conn: Connection, entries: Sequence[Entry]) -> None:
+    async def append_on(self, conn: Connection, entries: Sequence[Entry]) -> None:
         """Append a group where the audit ends now.
 
         What is tried again, since an answer was lost, is the very same as before: so it is there once, however often.
