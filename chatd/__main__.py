@@ -5,7 +5,9 @@ import asyncio
 import importlib
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.util import find_spec
+from typing import Any
 
 from chatd import __version__, commands, serve
 from chatd.config import read_config
@@ -32,8 +34,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chatd {__version__}")
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, summary: str, run: Callable[..., object]) -> argparse.ArgumentParser:
-        added = names.add_parser(name, help=summary, description=run.__doc__)
+    def command(name: str, summary: str, run: Callable[..., object], among: Any = names) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = among.add_parser(name, help=summary, description=run.__doc__)
         added.set_defaults(run=run)
         return added
 
@@ -44,7 +46,25 @@ def make_parser() -> argparse.ArgumentParser:
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")
     token.add_argument("--ttl", type=float, default=3600, metavar="SECONDS", help="how long it is accepted (3600)")
     token.add_argument("--admin", action="store_true", help="give it the role admin")
+    audit = names.add_parser("audit", help="check the audit, or delete what is old in it")
+    actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
+    command("verify", "check that nothing was changed, taken out or put in", commands.verify_audit, actions)
+    pruning = command("prune", "delete the entries from before a date", commands.prune_audit, actions)
+    pruning.add_argument("--before", required=True, type=date, metavar="DATE", help="2026-11-23, say, or with a time")
+    erasing = command("erase", "delete all of a person's data", commands.erase_owner)
+    erasing.add_argument("--owner", required=True, type=subject, metavar="NAME", help="the subject of their tokens")
     return parser
+
+
+def date(text: str) -> datetime:
+    given = datetime.fromisoformat(text)
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def subject(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("no subject")
+    return text
 
 
 def find_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

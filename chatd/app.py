@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
+from chatd.audit import open_audit
+from chatd.audit_key import read_audit_key
 from chatd.background import background
 from chatd.config import Config
 from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import chat, health, history, openapi, sessions, stream, tickets
+from chatd.handlers import audit, chat, health, history, openapi, sessions, stream, tickets
 from chatd.headers import add_headers
 from chatd.journal import Journal
-from chatd.keys import CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
+from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
 from chatd.limits import Limits
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
@@ -23,6 +25,7 @@ from chatd.middlewares import authenticate, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
 from chatd.quotas import add_quotas
+from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
 from chatd.sweeps import sweep
@@ -43,6 +46,7 @@ ROUTES = [
     web.get("/agent/session/{session_id}", sessions.get_session),
     web.patch("/agent/session/{session_id}", sessions.patch_session),
     web.delete("/agent/session/{session_id}", sessions.delete_session),
+    web.get("/agent/audit", audit.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
     web.get("/openapi.json", openapi.get_document),
@@ -51,12 +55,13 @@ ROUTES = [
 
 def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
-    app = web.Application(middlewares=[request_id, problems, answer_preflights, authenticate], client_max_size=MAX_BODY)
+    middlewares = [request_id, problems, answer_preflights, record_refusals, authenticate]
+    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_headers, add_cors, add_quotas, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
+    app.cleanup_ctx.extend([tokens_context, model_context, database_context, audit_context, turns_context])
     return app
 
 
@@ -75,6 +80,13 @@ async def tokens_context(app: web.Application) -> AsyncIterator[None]:
 async def database_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     async with open_database(config) as dsn, open_repo(dsn, config.db_pool) as app[REPO]:
+        yield
+
+
+@asynccontextmanager
+async def audit_context(app: web.Application) -> AsyncIterator[None]:
+    key = read_audit_key(app[CONFIG], make=True)
+    async with open_audit(app[REPO], key) as app[AUDIT]:
         yield
 
 

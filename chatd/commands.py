@@ -5,11 +5,19 @@ import importlib
 import logging
 import math
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import asyncpg
+
+from chatd.audit_key import read_audit_key
+from chatd.checking import check_audit
 from chatd.config import Config
 from chatd.database import open_database
-from chatd.errors import ConfigError, Unauthorized
+from chatd.errors import ConfigError, StartError, Unauthorized, Unavailable
 from chatd.installed import check_installed, check_jwt
+from chatd.repo import Repo, open_repo
+from chatd.retention import erase, prune
 
 logger = logging.getLogger(__name__)
 
@@ -34,3 +42,54 @@ async def token(config: Config, options: argparse.Namespace) -> None:
     except Unauthorized:
         raise ConfigError("--sub, --character: a token for these would not be accepted") from None
     sys.stdout.write(f"{minted}\n")
+
+
+@asynccontextmanager
+async def open_for_command(config: Config, url: str | None = None) -> AsyncIterator[Repo]:
+    """Open the database, by another URL where one is given; raises StartError where it does not do what it is asked."""
+    check_installed(config, model=False)
+    try:
+        async with open_database(config) as dsn, open_repo(url or dsn, 1) as repo:
+            yield repo
+    except Unavailable as error:
+        raise StartError("the database is away, or does not answer in time: try again") from error
+    except asyncpg.PostgresError as error:
+        raise StartError(f"the database refuses: {error.args[0]}") from error
+
+
+async def verify_audit(config: Config, _options: argparse.Namespace) -> None:
+    """Check the audit: fails, and tells where, if an entry was changed, taken out or put in.
+
+    Safe beside running servers, unless it is their embedded PostgreSQL: stop the server first.
+    """
+    key = read_audit_key(config)
+    async with open_for_command(config) as repo:
+        check = await check_audit(repo, key)
+    if check.findings:
+        raise StartError(f"the audit is not as it was written: {'; '.join(check.findings)}")
+    sys.stdout.write(f"audit: {check.count} entries as they were written, the last is {check.seq} {check.link.hex()}\n")
+
+
+async def prune_audit(config: Config, options: argparse.Namespace) -> None:
+    """Delete the audit's entries from before a date, as the owner of its table: nobody else may.
+
+    Safe beside running servers, unless it is their embedded PostgreSQL: stop the server first.
+    """
+    key = read_audit_key(config)
+    async with open_for_command(config, getattr(config, "migrate_url", None)) as repo:
+        deleted, findings = await prune(repo, key, options.before)
+    sys.stdout.write(f"audit: {deleted} entries deleted\n")
+    if findings:
+        logger.warning("the audit was not as it was written: %s", "; ".join(findings))
+
+
+async def erase_owner(config: Config, options: argparse.Namespace) -> None:
+    """Delete all that the database holds of an owner: sessions with their messages, idempotency keys, the name.
+
+    The audit keeps an id. See to it first that there are no tokens for the owner any more. Safe beside running
+    servers, unless it is their embedded PostgreSQL: stop the server first.
+    """
+    key = read_audit_key(config)
+    async with open_for_command(config) as repo:
+        erased = await erase(repo, key, options.owner)
+    sys.stdout.write(f"erased {', '.join(f'{what}: {count}' for what, count in erased.items())}\n")

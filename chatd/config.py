@@ -76,6 +76,7 @@ class Config:
     rate_tokens: int = 0
     max_turns: int = 2000
     cors_origins: frozenset[str] = frozenset()
+    audit_key: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
     crash_point: str | None = None
@@ -138,6 +139,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
     "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
     "CHATD_CORS_ORIGINS": ("cors_origins", origins),
+    "CHATD_AUDIT_KEY": ("audit_key", secret),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
@@ -145,7 +147,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
 }
 LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET")
+SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET", "CHATD_AUDIT_KEY")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from chatd.audit import Audit
 from chatd.config import Config
 from chatd.journal import Journal
 from chatd.limits import Limits, Quota
@@ -17,6 +18,7 @@ CheckToken = Callable[[str], Awaitable[Caller]]
 
 CONFIG = web.AppKey("CONFIG", Config)
 REPO = web.AppKey("REPO", Repo)
+AUDIT = web.AppKey("AUDIT", Audit)
 JOURNAL = web.AppKey("JOURNAL", Journal)
 LLM = web.AppKey("LLM", Llm)
 MIRRORS = web.AppKey("MIRRORS", Mirrors)

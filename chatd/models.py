@@ -5,6 +5,7 @@ import json
 import math
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,6 +78,7 @@ class History:
     `has_place`: the message that the page was to be before or after is there.
     """
 
+    owner: str
     status: str
     message_count: int
     has_place: bool
@@ -86,13 +88,17 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What a client asks for: an answer to a message, in a session or (None) a new one; once for each `key`."""
+    """What a client asks for: an answer to a message, in a session or (None) a new one; once for each `key`.
+
+    `begun` is told of the turn once it is committed, though the client may be gone by then.
+    """
 
     owner: str
     session_id: str | None
     character_id: int
     message: str
     key: str | None = None
+    begun: Callable[["Turn"], None] | None = None
 
     @property
     def fingerprint(self) -> bytes:

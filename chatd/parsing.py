@@ -115,7 +115,7 @@ def jwks_url(text: str) -> str:
 
 def secret(text: str) -> str:
     if len(text.encode()) < MIN_SECRET:
-        raise ValueError(f"must have {MIN_SECRET} bytes at least (RFC 7518, 3.2): openssl rand -hex 32")
+        raise ValueError(f"must have {MIN_SECRET} bytes at least: openssl rand -hex 32")
     if "-----BEGIN" in text:
         raise ValueError("is a key's PEM, which is no secret of two sides: see CHATD_JWT_JWKS_URL")
     return text

@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from chatd.connections import QUERIES, Connection, Connections, open_pool
+from chatd.audit_queries import AuditQueries
+from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
@@ -22,7 +23,7 @@ async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
         yield Repo(pool, dsn)
 
 
-class Repo(Connections):
+class Repo(AuditQueries):
     """What chatd asks of the database, in its own words."""
 
     # Sessions
@@ -38,9 +39,9 @@ class Repo(Connections):
     ) -> Session:
         return Session(**await self._one("create_session", session_id, owner, character_id, title, message_id, prompt))
 
-    async def get_session(self, session_id: str, owner: str) -> Session:
-        """Return a session; raises NotFound where it does not exist or is another owner's."""
-        return to_session(await self._one("find_session", session_id, owner))
+    async def get_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
+        """Return a session; raises NotFound where it does not exist or is another owner's, unless any will do."""
+        return to_session(await self._one("find_session", session_id, owner, any_owner))
 
     async def rename_session(self, session_id: str, owner: str, title: str | None) -> Session:
         return to_session(await self._one("rename_session", session_id, owner, title))
@@ -60,10 +61,17 @@ class Repo(Connections):
         return row and Message(**row)
 
     async def read_history(
-        self, session_id: str, owner: str, limit: int, before: str | None, after: str | None
+        self,
+        session_id: str,
+        owner: str,
+        limit: int,
+        before: str | None,
+        after: str | None,
+        *,
+        any_owner: bool = False,
     ) -> History:
         """Return a page before or after a message, or the latest; raises NotFound."""
-        row = await self._one("read_history", session_id, owner, before, after, limit)
+        row = await self._one("read_history", session_id, owner, before, after, limit, any_owner)
         if row is None:
             raise NotFound
         return History(**row)
@@ -99,7 +107,7 @@ class Repo(Connections):
                     raise SlotTaken from error
                 raise TurnInProgress(**await self._running(conn, turn.session_id, request.owner)) from error
             if row is None:
-                to_session(await conn.fetchrow(QUERIES["find_session"], turn.session_id, request.owner))
+                to_session(await conn.fetchrow(QUERIES["find_session"], turn.session_id, request.owner, False))
                 raise CharacterForbidden
         quotas = limits.quotas(row["turns"], row["tokens"])
         if row["running"]:
@@ -131,8 +139,13 @@ class Repo(Connections):
         return True
 
     async def replay_key(self, owner: str, key: str) -> tuple[bytes, str, str] | None:
-        """Return the fingerprint, session and turn of a key that was used, and see to it that they stay."""
+        """Return the fingerprint, session and turn of a key that was used, and see to it that they stay.
+
+        Raises NotFound where the session was deleted: there is nothing left with the key.
+        """
         row = await self._one("replay_key", owner, key)
+        if row and row["session_id"] is None:
+            raise NotFound
         return row and tuple(row)
 
     async def _running(self, conn: Connection, session_id: str, owner: str) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class Run:
             if not begun:
                 self.log.end(lost=True)
         if begun:
+            if request.begun:
+                request.begun(turn)
             self.log.committed(data, start)
             self.log.wake()
             await self.answer()

@@ -142,6 +142,18 @@ class MessageSchema(Outgoing):
         return data
 
 
+class AuditEntry(Schema):
+    seq = fields.Integer()
+    at = Time()
+    owner = fields.String()
+    owner_id = fields.String()
+    action = fields.String()
+    object = fields.String()
+    request_id = fields.String()
+    address = fields.String()
+    outcome = fields.String()
+
+
 def respond(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a JSON response."""
     return respond_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")), status, headers)

@@ -15,8 +15,10 @@ from tests.chat_client import Chat
 
 NAMES = {query: name for name, query in QUERIES.items()}
 # What every process does now and then, whether a turn runs or not.
-BACKGROUND_QUERIES = {"claim_turns", "renew_leases", "sweep_events", "sweep_keys", "sweep_tickets", "sweep_usage"}
-BACKGROUND_TASKS = {"Recovery.keep_claiming", "Recovery.keep_leases", "sweep", "listen", "keep_notifying"}
+BACKGROUND_QUERIES = {"append_audit", "claim_turns", "read_audit_head", "renew_leases"} | {
+    name for name in QUERIES if name.startswith("sweep_")
+}
+BACKGROUND_TASKS = {"Recovery.keep_claiming", "Recovery.keep_leases", "Audit.run", "sweep", "listen", "keep_notifying"}
 TESTS = str(Path(__file__).parent)
 
 

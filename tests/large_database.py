@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 SESSIONS = 2_000
@@ -16,6 +16,7 @@ OLD_KEYS = 50
 TICKETS = 2_000
 OWNERS = 2_000  # who used tokens on each of four days
 SLOTS = 50  # of the running turns: the owner's; each of the others is another one's
+ENTRIES = 2_000
 STATISTICS = 400  # of 300 times as many rows: of all, not of some at random
 
 OWNER = "anonymous"
@@ -31,6 +32,9 @@ ALTER TABLE agent_events SET (autovacuum_enabled = off);
 ALTER TABLE agent_idempotency_keys SET (autovacuum_enabled = off);
 ALTER TABLE agent_stream_tickets SET (autovacuum_enabled = off);
 ALTER TABLE agent_usage SET (autovacuum_enabled = off);
+ALTER TABLE agent_audit SET (autovacuum_enabled = off);
+ALTER TABLE agent_audit_anchors SET (autovacuum_enabled = off);
+ALTER TABLE agent_owners SET (autovacuum_enabled = off);
 
 INSERT INTO agent_sessions (id, owner, character_id, updated_at)
 SELECT an_id('sess', n), '{OWNER}', 7, now() - make_interval(mins => n)
@@ -62,6 +66,15 @@ FROM generate_series(1, {TICKETS}) AS series (n);
 INSERT INTO agent_usage (day, owner, tokens)
 SELECT (now() AT TIME ZONE 'UTC')::date - day, CASE WHEN n = 1 THEN '{OWNER}' ELSE 'owner-' || n END, 1000
 FROM generate_series(1, {OWNERS}) AS series (n), generate_series(0, 3) AS days (day);
+INSERT INTO agent_audit (seq, at, owner, action, outcome, mac)
+SELECT n, now() - make_interval(mins => {ENTRIES} - n), 'own-' || n, 'sign_in', 'ok', ''
+FROM generate_series(1, {ENTRIES}) AS series (n);
+
+INSERT INTO agent_audit_anchors (seq, at, mac, signature)
+SELECT n, now(), '', '' FROM generate_series(1, {ENTRIES}) AS series (n);
+
+INSERT INTO agent_owners (id, name)
+SELECT 'own-' || n, 'name-' || n FROM generate_series(1, {ENTRIES}) AS series (n);
 
 SET default_statistics_target = {STATISTICS};
 ANALYZE;
@@ -94,6 +107,11 @@ NEW_SESSION, NEW_MESSAGE, NEW_TURN = an_id("sess", 1 << 99), an_id("msg", 1 << 9
 KEY = "key-1000"
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "abandon_turn": (TURN,),
+    "add_audit_anchor": (ENTRIES + 1, datetime.now(UTC), b"", b""),
+    "append_audit": (
+        *(0, b"", ENTRIES + 1, b"mac", b"signature", ["own-1", "own-new"], ["name-1", "new"]),
+        *([ENTRIES + 1], [datetime.now(UTC)], ["own-1"], ["sign_in"], [None], [None], [None], ["ok"], [b"mac"]),
+    ),
     "append_events": (BATCH, EPOCHS, SEQS, DATA),
     "begin_turn": (
         *(IDLE_SESSION, OWNER, 7, NEW_MESSAGE, "hi", NEW_TURN, an_id("msg", 1 << 98), DEAD, "start"),
@@ -104,29 +122,40 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "create_session": (NEW_SESSION, OWNER, 7, None, NEW_MESSAGE, "Be brief."),
     "create_ticket": (hash_of(0), SESSION, OWNER, 300.0, datetime.now(UTC)),
     "delete_session": (RUNNING_SESSION, OWNER),
+    "erase_keys": (OWNER, 5),
+    "erase_name": ("name-7",),
+    "erase_session": (OWNER,),
+    "find_audit_anchor": (),
+    "find_audit_end": (datetime.now(UTC) - timedelta(minutes=ENTRIES - 50),),
+    "find_audit_mac": (ENTRIES,),
     "find_events": (BATCH, [EVENTS] * len(BATCH), ["an event"] * len(BATCH)),
     "find_latest_turn": (SESSION, OWNER),
     "find_message": (SESSION, an_id("msg", 10)),
-    "find_session": (SESSION, OWNER),
+    "find_owners": ("name-7", "name-7;"),
+    "find_session": (SESSION, OWNER, False),
     "find_turn": (RUNNING_SESSION, TURN),
     "finish_turn": (
         *(TURN, 1, RUNNING_SESSION, "done", "{}", EVENTS + 1, "Hello", "complete", None, "model", "end_turn", {}),
         *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"], 1000),
     ),
     "forget_key": (OWNER, KEY, an_id("turn", 1000)),
+    "list_audit": (None, 50),
     "list_context": (SESSION, None, 50),
     "list_events": (ENDED_TURN, 10, 50),
     "list_sessions": (OWNER, datetime.now(UTC), SESSION, 50),
     "lock_session": (SESSION,),
     "lock_turn": (TURN,),
     "notify": ("orphans",),
-    "read_history": (SESSION, OWNER, an_id("msg", MESSAGES // 2), None, 50),
+    "prune_audit": (50,),
+    "read_audit_head": (),
+    "read_history": (SESSION, OWNER, an_id("msg", MESSAGES // 2), None, 50, False),
     "record_attempt": (TURN, 1, 2),
     "release_turns": (BATCH, DEAD),
     "rename_session": (SESSION, OWNER, "A title"),
     "renew_leases": (BATCH, DEAD),
     "replay_key": (OWNER, KEY),
     "request_stop": (TURN,),
+    "scan_audit": (ENTRIES // 2, 50),
     "set_context_start": (SESSION, MESSAGES // 2),
     # Small batches, as those of chatd.sweeps are beside the tables of a service: for a larger part of a table, the
     # planner is right to read all of it.

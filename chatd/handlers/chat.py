@@ -13,6 +13,7 @@ from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
 from chatd.models import Turn, TurnRequest
 from chatd.quotas import count_message, hold_stream, note
 from chatd.readers import locate_start
+from chatd.recording import record_creation, recorded
 from chatd.schemas import (
     ChatRequest,
     check_session_id,
@@ -35,7 +36,14 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
     character_id = check_character(request, body["character_id"], session_id)
-    asked = TurnRequest(request[CALLER].owner, session_id, character_id, body["message"], key)
+    asked = TurnRequest(
+        request[CALLER].owner,
+        session_id,
+        character_id,
+        body["message"],
+        key,
+        begun=None if session_id else record_creation(request),
+    )
     turns = request.app[TURNS]
     try:
         count_message(request)
@@ -69,7 +77,8 @@ async def post_stop(request: web.Request) -> web.Response:
     turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
     body: dict[str, Any] = {"session_id": session_id, "stopped": False, "message_id": None}
     if turn and turn.state == "running":
-        turn = await request.app[TURNS].stop(turn)
+        async with recorded(request, "turn.stop", session_id):
+            turn = await request.app[TURNS].stop(turn)
         body |= {"stopped": turn.state == "stopped", "message_id": json.loads(turn.outcome or "{}")["message_id"]}
     return respond(body)
 

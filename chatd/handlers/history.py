@@ -6,6 +6,7 @@ from aiohttp import web
 
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO
+from chatd.recording import record_read
 from chatd.schemas import HistoryPage, read_query, respond_text, session_id_in
 from chatd.sse import encode
 
@@ -14,7 +15,9 @@ async def get_history(request: web.Request) -> web.Response:
     """Return a page, oldest message first; the database has written the messages as JSON."""
     session_id, page = session_id_in(request), read_query(request, HistoryPage)
     check_cursor(page)
-    history = await request.app[REPO].read_history(session_id, request[CALLER].owner, **page)
+    caller = request[CALLER]
+    history = await request.app[REPO].read_history(session_id, caller.owner, **page, any_owner=caller.admin)
+    await record_read(request, history.owner, session_id)
     if not history.has_place:
         raise no_such_message("after" if page["after"] is not None else "before")
     head = {

@@ -11,6 +11,7 @@ from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
 from chatd.quotas import count_request
+from chatd.recording import record_read, recorded
 from chatd.schemas import (
     Page,
     RenameRequest,
@@ -30,14 +31,16 @@ async def post_session(request: web.Request) -> web.Response:
     body = await read_body(request, SessionRequest)
     check_character(request, body["character_id"])
     count_request(request)
-    session = await request.app[REPO].create_session(
-        new_id("sess"),
-        request[CALLER].owner,
-        body["character_id"],
-        body["title"],
-        new_id("msg"),
-        body["system_prompt"] or None,
-    )
+    session_id = new_id("sess")
+    async with recorded(request, "session.create", session_id):
+        session = await request.app[REPO].create_session(
+            session_id,
+            request[CALLER].owner,
+            body["character_id"],
+            body["title"],
+            new_id("msg"),
+            body["system_prompt"] or None,
+        )
     return respond(dump_session(session), status=201, headers={"Location": f"/agent/session/{session.id}"})
 
 
@@ -66,22 +69,26 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 async def get_session(request: web.Request) -> web.Response:
-    session = await request.app[REPO].get_session(session_id_in(request), request[CALLER].owner)
+    caller = request[CALLER]
+    session = await request.app[REPO].get_session(session_id_in(request), caller.owner, any_owner=caller.admin)
+    await record_read(request, session.owner, session.id)
     return respond(dump_session(session))
 
 
 async def patch_session(request: web.Request) -> web.Response:
     session_id = session_id_in(request)
     body = await read_body(request, RenameRequest)
-    session = await request.app[REPO].rename_session(session_id, request[CALLER].owner, body["title"])
+    async with recorded(request, "session.rename", session_id):
+        session = await request.app[REPO].rename_session(session_id, request[CALLER].owner, body["title"])
     return respond(dump_session(session))
 
 
 async def delete_session(request: web.Request) -> web.Response:
     repo, session_id = request.app[REPO], session_id_in(request)
     turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
-    if turn and turn.state == "running":
-        await request.app[TURNS].stop(turn)
-        crash_point("before_delete")
-    await repo.delete_session(session_id, request[CALLER].owner)
+    async with recorded(request, "session.delete", session_id):
+        if turn and turn.state == "running":
+            await request.app[TURNS].stop(turn)
+            crash_point("before_delete")
+        await repo.delete_session(session_id, request[CALLER].owner)
     return web.Response(status=204)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from chatd.keys import CALLER, REPO
 from chatd.quotas import count_request
+from chatd.recording import recorded
 from chatd.schemas import TicketRequest, check_session_id, read_body, respond
 from chatd.tickets import LIFE, create_ticket
 
@@ -15,6 +16,7 @@ async def post_ticket(request: web.Request) -> web.Response:
     session_id = check_session_id(body["session_id"])
     count_request(request)
     caller = request[CALLER]
-    ticket = await create_ticket(request.app[REPO], caller, session_id)
+    async with recorded(request, "ticket.create", session_id):
+        ticket = await create_ticket(request.app[REPO], caller, session_id)
     life = int(min(LIFE, caller.expires - time.time()))
     return respond({"ticket": ticket, "session_id": session_id, "expires_in": life}, status=201)

@@ -3,6 +3,7 @@
 -- By hand, which takes two thirds of row_to_json's time. A page ends early once its messages have 32 MiB: each text is
 -- in it twice, escaped, and a value of PostgreSQL's holds a gigabyte.
 -- $1 session_id  $2 owner  $3 id of the message before which, or $4 after which the page is, or null  $5 limit
+-- $6 whether any owner will do
 WITH place AS (
     SELECT seq FROM agent_messages WHERE id = coalesce($3, $4) AND session_id = $1
 ), page AS (
@@ -39,6 +40,7 @@ WITH place AS (
     SELECT id, seq FROM message ORDER BY seq LIMIT 1
 )
 SELECT
+    owner,
     status,
     message_count,
     coalesce($3, $4) IS NULL OR EXISTS (SELECT FROM place) AS has_place,
@@ -47,4 +49,4 @@ SELECT
     )) AS before,
     (SELECT coalesce(string_agg(json, ',' ORDER BY seq), '') FROM message) AS messages
 FROM agent_sessions
-WHERE id = $1 AND owner = $2
+WHERE id = $1 AND (owner = $2 OR $6)

@@ -1,0 +1,196 @@
+"""The audit's writer: entries are appended in groups, by a task of its own, however long the database is away."""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from chatd.audit_key import AuditKey
+from chatd.background import background, wait_for
+from chatd.chain import BROKEN, Entry, Head, Place, chain, find_place, make_head, names_of
+from chatd.connections import Connection
+from chatd.errors import Unavailable
+from chatd.repo import Repo
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 1.0  # seconds that entries wait for company, unless somebody waits for one
+PAUSE = 0.02  # seconds between two groups: others may want to append, too
+RETRY = 0.5
+WAIT = 2.0  # seconds that a request waits for its entry
+FLUSH_TIMEOUT = 0.5  # at the end
+MAX_GROUP = 500
+MAX_QUEUE = 10_000
+MINUTE = 60.0
+EACH = 10  # refusals of a source that are recorded in a minute one by one; the others are counted
+SOURCES = 50  # of which that is so, in a minute; the others count as one
+
+
+class Flood:
+    """Counts what would be too much to record, a minute at a time."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Hashable] = Counter()
+        self.left_out: dict[Hashable, Entry] = {}  # the latest of each source's
+
+    def admits(self, entry: Entry) -> bool:
+        source = (entry.action, entry.owner or entry.address)
+        if source not in self.counts and len(self.counts) >= SOURCES:
+            source = (entry.action, None)
+            entry = replace(entry, owner=None, address=None)
+        self.counts[source] += 1
+        if self.counts[source] <= EACH:
+            return True
+        self.left_out[source] = replace(entry, object=f"{self.counts[source] - EACH} more", request_id=None)
+        return False
+
+    def end(self) -> list[Entry]:
+        """Begin another minute, and return what is to be recorded of those that were left out: an entry a source."""
+        left_out = list(self.left_out.values())
+        self.counts.clear()
+        self.left_out.clear()
+        return left_out
+
+
+class Audit:
+    """Records entries."""
+
+    def __init__(self, repo: Repo, key: AuditKey) -> None:
+        self.repo, self.key = repo, key
+        self.queue: deque[tuple[Entry, asyncio.Future[bool] | None]] = deque()
+        self.wake, self.hurry, self.idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.idle.set()
+        self.known: Head | None = None  # where this process has moved the head
+        self.place: Place | None = None
+        self.flood = Flood()
+        self.minute: asyncio.TimerHandle | None = None
+        self.dropped = 0
+
+    def record(self, entry: Entry) -> None:
+        """Record an entry, some time."""
+        self._add(entry, None)
+
+    def record_refusal(self, entry: Entry) -> None:
+        """Record what anybody may cause as often as they like: in a minute so many, and how many more there were."""
+        if self.minute is None:
+            self.minute = asyncio.get_running_loop().call_later(MINUTE, self._end_minute)
+        if self.flood.admits(entry):
+            self.record(entry)
+
+    async def record_now(self, entry: Entry) -> bool:
+        """Record an entry and wait until it is committed; False: that takes long, and goes on."""
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._add(entry, written)
+        self.hurry.set()
+        await asyncio.wait([written], timeout=WAIT)
+        return written.done() and written.result()
+
+    def _add(self, entry: Entry, written: asyncio.Future[bool] | None) -> None:
+        if len(self.queue) >= MAX_QUEUE:
+            self.dropped += 1
+            return
+        self.queue.append((entry, written))
+        self.idle.clear()
+        self.wake.set()
+
+    def _end_minute(self) -> None:
+        self.minute = None
+        for entry in self.flood.end():
+            self.record(entry)
+
+    async def run(self) -> None:
+        """Append what is recorded, for ever."""
+        while True:
+            await self.wake.wait()
+            await wait_for(self.hurry, INTERVAL)
+            self.hurry.clear()
+            group = [self.queue.popleft() for _ in range(min(MAX_GROUP, len(self.queue)))]
+            done = await self._append([entry for entry, _ in group])
+            for _, written in group:
+                if written is not None and not written.done():
+                    written.set_result(done)
+            if self.queue:
+                self.hurry.set()
+            else:
+                self.wake.clear()
+                self.idle.set()
+            await asyncio.sleep(PAUSE)
+
+    async def _append(self, entries: Sequence[Entry]) -> bool:
+        """Append a group, as soon as there is a database; False: it can't be."""
+        away = False
+        while True:
+            try:
+                async with self.repo.connection() as conn:
+                    await self.append_on(conn, entries)
+            except Unavailable:
+                if not away:
+                    logger.warning("the audit waits for the database")
+                away = True
+                await asyncio.sleep(RETRY)
+            except Exception:
+                self.place = None
+                logger.exception("the audit lacks %d entries: they can't be written", len(entries))
+                return False
+            else:
+                self._report_dropped()
+                return True
+
+    async def append_on(self, conn: Connection, entries: Sequence[Entry]) -> None:
+        """Append a group where the audit ends now.
+
+        What is tried again, since an answer was lost, is the very same as before: so it is there once, however often.
+        """
+        while True:
+            place = self.place = self.place or await self._find_place(conn)
+            rows = chain(self.key, place, entries)
+            head = make_head(self.key, rows[-1].seq, rows[-1].mac)
+            if await self.repo.append_audit(conn, place, head, names_of(self.key, entries), rows):
+                break
+            if await self.repo.find_audit_mac(conn, rows[0].seq) == rows[0].mac:
+                break  # an answer was lost
+            self.place = None
+        self.known = head
+        self.place = Place(head, head.seq, head.mac)
+
+    async def _find_place(self, conn: Connection) -> Place:
+        """Return where the audit goes on."""
+        found = await self.repo.read_audit_head(conn)
+        assert found is not None, "agent_audit_head is empty"
+        place = find_place(self.key, *found, self.known)
+        if place.link == BROKEN:
+            logger.error("somebody has tampered with the audit, see chatd audit verify; it goes on behind the gap")
+        elif place.link and not self.key.is_own(place.link):
+            logger.warning("the audit was written with another key: set CHATD_AUDIT_KEY to the same everywhere")
+        return place
+
+    def _report_dropped(self) -> None:
+        if self.dropped:
+            logger.error("the audit lacks %d entries: there were too many at once", self.dropped)
+            self.dropped = 0
+
+    async def flush(self) -> None:
+        """Append what is left, for a while."""
+        if self.minute is not None:
+            self.minute.cancel()
+            self._end_minute()
+        self.hurry.set()
+        await wait_for(self.idle, FLUSH_TIMEOUT)
+        if not self.idle.is_set():
+            logger.error("the audit lacks the last entries, %d or more: the database is away", max(len(self.queue), 1))
+
+
+@asynccontextmanager
+async def open_audit(repo: Repo, key: AuditKey) -> AsyncIterator[Audit]:
+    """Record until the block ends, and what was recorded by then."""
+    audit = Audit(repo, key)
+    async with background(audit.run()):
+        yield audit
+        await audit.flush()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

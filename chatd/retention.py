@@ -1,0 +1,60 @@
+"""What is deleted by command: the audit's old entries, and all of a person's data. Both stand in the audit."""
+
+import asyncio
+import re
+from collections import Counter
+from datetime import datetime
+
+from chatd.audit import INTERVAL, Audit, now
+from chatd.audit_key import AuditKey
+from chatd.chain import Entry, make_anchor
+from chatd.checking import check_audit
+from chatd.repo import Repo
+
+KEYS = 1000
+EVE_CHARACTER = re.compile(r"CHARACTER:EVE:[0-9]+")  # who has had several owners, perhaps: see chatd.tokens.eve_owner
+
+
+async def prune(repo: Repo, key: AuditKey, before: datetime) -> tuple[int, list[str]]:
+    """Delete the entries that are older than a time; return how many, and what was wrong with the audit.
+
+    In one transaction, with an anchor that the first entry that stays is chained to. Whatever is wrong is told in the
+    audit, too: the evidence may be among what is deleted.
+    """
+    findings = (await check_audit(repo, key)).findings
+    async with repo.connection() as conn, conn.transaction():
+        end = await repo.find_audit_end(conn, before)
+        if end is None:
+            return 0, findings
+        deleted = await repo.prune_audit(conn, end[0])
+        await repo.add_audit_anchor(conn, make_anchor(key, *end, now()))
+        outcome = "unverified" if findings else "ok"
+        entry = Entry(now(), "audit.prune", object=f"entries up to {end[0]}", outcome=outcome)
+        await Audit(repo, key).append_on(conn, [entry])
+    return deleted, findings
+
+
+async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
+    """Delete all that there is of an owner, and return how much of what it was.
+
+    Servers may run meanwhile: what they answer in these sessions is lost to them.
+    """
+    owners = await repo.find_owners(name, f"{name};" if EVE_CHARACTER.fullmatch(name) else name)
+    erased = Counter({"sessions": 0, "idempotency keys": 0, "names": len(owners)})
+    ids: set[str] = set()
+    for owner in owners or [name]:
+        while await repo.erase_session(owner):
+            erased["sessions"] += 1
+        while count := await repo.erase_keys(owner, KEYS):
+            erased["idempotency keys"] += count
+        ids |= {key.owner_id(owner), *await erase_name(repo, owner)}
+    async with repo.connection() as conn:
+        await Audit(repo, key).append_on(conn, [Entry(now(), "owner.erase", object=each) for each in sorted(ids)])
+    return erased
+
+
+async def erase_name(repo: Repo, owner: str) -> list[str]:
+    """Delete an owner's name, twice: a server may have had an entry in hand, and with it the name."""
+    ids = await repo.erase_name(owner)
+    await asyncio.sleep(2 * INTERVAL)
+    return ids + await repo.erase_name(owner)
