@@ -16,6 +16,7 @@ from chatd.config import Config
 from chatd.errors import RateLimited
 
 MINUTE = 60
+REQUESTS = 10  # times the messages: so many new sessions and tickets, or the tables could be filled without end
 DAY = 86_400
 TEXTS = {
     "messages": "These are too many messages a minute.",
@@ -124,7 +125,7 @@ class Limits:
 
     def __init__(self, config: Config) -> None:
         self.messages = AMinute("messages", config.rate_messages)
-        self.requests = AMinute("requests", config.rate_messages)
+        self.requests = AMinute("requests", REQUESTS * config.rate_messages)
         self.streams = AtOnce("streams", config.rate_streams)
 
 

@@ -77,9 +77,16 @@ HEADERS: dict[str, JsonObject] = {
     "WWW-Authenticate": {"required": True, "schema": STRING},
     "Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "Seconds."},
     "Location": {"required": True, "schema": STRING},
+    "RateLimit": {"schema": STRING, "description": "What is left, where there are limits."},
+    "RateLimit-Policy": {"schema": STRING, "description": "The limits."},
     "Idempotency-Replayed": {"schema": {"const": "true"}, "description": "The key had begun this turn before."},
 }
-PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
+QUOTAS = ["RateLimit", "RateLimit-Policy"]
+PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After", *QUOTAS], 503: ["Retry-After"]}
+    401: ["WWW-Authenticate"],
+    429: ["Retry-After", "RateLimit", "RateLimit-Policy"],
+    503: ["Retry-After"],
+}
 
 
 @cache

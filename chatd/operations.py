@@ -12,8 +12,10 @@ from chatd import responses
 from chatd.errors import (
     CharacterForbidden,
     ChatdError,
+    Forbidden,
     IdempotencyMismatch,
     NotFound,
+    RateLimited,
     TurnInProgress,
     Unavailable,
     UpstreamFailed,
@@ -52,15 +54,16 @@ class Operation:
 
 
 QUESTION = {"message": "What is the capital of France?", "session_id": None, "character_id": 1}
-TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, IdempotencyMismatch, Unavailable)
+TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, IdempotencyMismatch, RateLimited, Unavailable)
+QUOTAS = ("RateLimit", "RateLimit-Policy")
 SESSION_ERRORS: Errors = (NotFound, Unavailable)
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/agent/chat"): Operation(
         "Post a message and wait for the answer",
         {
-            200: Answer("The turn has ended.", responses.Answer, headers=("Idempotency-Replayed",)),
-            202: Answer("The turn goes on.", responses.Accepted, headers=("Location", "Idempotency-Replayed")),
+            200: Answer("The turn has ended.", responses.Answer, headers=("Idempotency-Replayed", *QUOTAS)),
+            202: Answer("The turn goes on.", responses.Accepted, headers=("Location", "Idempotency-Replayed", *QUOTAS)),
         },
         (*TURN_ERRORS, UpstreamFailed),
         parameters=("Idempotency-Key", "Prefer"),
@@ -69,7 +72,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/chat/stream"): Operation(
         "Post a message and stream the answer",
-        {200: Answer("The turn's events, to its end.", "StreamEvent", STREAM, ("Idempotency-Replayed",))},
+        {200: Answer("The turn's events, to its end.", "StreamEvent", STREAM, ("Idempotency-Replayed", *QUOTAS))},
         TURN_ERRORS,
         parameters=("Idempotency-Key",),
         body=ChatRequest,
@@ -81,7 +84,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             200: Answer("The events behind the cursor, to the turn's end.", "StreamEvent", STREAM),
             204: Answer("There is nothing (more) to stream."),
         },
-        (NotFound,),
+        (NotFound, RateLimited),
         parameters=("Last-Event-ID", "last_event_id"),
         ticket=True,
     ),
@@ -98,14 +101,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/stream-ticket"): Operation(
         "Make a ticket for a session's streams",
-        {201: Answer("The ticket.", responses.Ticket)},
-        SESSION_ERRORS,
+        {201: Answer("The ticket.", responses.Ticket, headers=QUOTAS)},
+        (*SESSION_ERRORS, RateLimited),
         body=TicketRequest,
     ),
     ("POST", "/agent/session"): Operation(
         "Make a session",
-        {201: Answer("The session.", SessionSchema, headers=("Location",))},
-        (CharacterForbidden, Unavailable),
+        {201: Answer("The session.", SessionSchema, headers=("Location", *QUOTAS))},
+        (CharacterForbidden, RateLimited, Unavailable),
         body=SessionRequest,
         example={"character_id": 1, "title": "Capitals", "system_prompt": "Answer in one sentence."},
     ),
@@ -127,6 +130,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/agent/session/{session_id}"): Operation(
         "Delete a session with all its messages", {204: Answer("It is gone.")}, SESSION_ERRORS
+    ),
+    ("GET", "/agent/audit"): Operation(
+        "Read the audit, latest entry first; for admins",
+        {200: Answer("The entries, and the cursor of the next page.", responses.Audit)},
+        (Forbidden, Unavailable),
+        query=Page,
     ),
     ("GET", "/healthz"): Operation("Is the process alive?", {200: Answer("It is.", responses.Health)}),
     ("GET", "/readyz"): Operation(

@@ -8,6 +8,7 @@ from chatd.schemas import (
     SESSION_ID_FORM,
     SESSIONS_CURSOR_FORM,
     TURN_ID_FORM,
+    AuditEntry,
     MessageSchema,
     Outgoing,
     SessionSchema,
@@ -66,7 +67,12 @@ class SessionList(Outgoing):
 class Ticket(Outgoing):
     ticket = fields.String(required=True)
     session_id = id_of(SESSION_ID_FORM)
-    expires_in = fields.Float(required=True)
+    expires_in = fields.Integer(required=True)
+
+
+class Audit(Outgoing):
+    entries = fields.List(fields.Nested(AuditEntry), required=True)
+    next = fields.String(required=True, allow_none=True, metadata={"pattern": "^[0-9]{1,18}$"})
 
 
 class Health(Outgoing):

@@ -142,16 +142,16 @@ class MessageSchema(Outgoing):
         return data
 
 
-class AuditEntry(Schema):
-    seq = fields.Integer()
-    at = Time()
-    owner = fields.String()
-    owner_id = fields.String()
-    action = fields.String()
-    object = fields.String()
-    request_id = fields.String()
-    address = fields.String()
-    outcome = fields.String()
+class AuditEntry(Outgoing):
+    seq = fields.Integer(required=True)
+    at = Time(required=True)
+    owner = fields.String(required=True, allow_none=True)
+    owner_id = fields.String(required=True, allow_none=True)
+    action = fields.String(required=True)
+    object = fields.String(required=True, allow_none=True)
+    request_id = fields.String(required=True, allow_none=True)
+    address = fields.String(required=True, allow_none=True)
+    outcome = fields.String(required=True)
 
 
 def respond(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
