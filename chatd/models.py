@@ -125,7 +125,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a turn ended with: the message to save (text None: nothing to save) and the last event."""
+    """What a turn ended with: the message to save (text None: nothing to save) and the last event.
+
+    `tokens` are to be counted for the owner; None where they are not limited.
+    """
 
     state: str
     text: str | None
@@ -138,3 +141,4 @@ class Answer:
     token_usage: dict[str, Any] | None = None
     upstream_id: str | None = None
     first_content_at: datetime | None = None
+    tokens: int | None = None

@@ -184,10 +184,8 @@ class Repo(AuditQueries):
         """Return (seq, JSON) of the events after `seq`."""
         return [tuple(row) for row in await self._all("list_events", turn_id, seq, limit)]
 
-    async def finish_turn(
-        self, turn: Turn, answer: Answer, events: Sequence[tuple[int, str]], tokens: int | None = None
-    ) -> bool:
-        """End a turn in one transaction, its last events (seq, JSON) included; count tokens for its owner.
+    async def finish_turn(self, turn: Turn, answer: Answer, events: Sequence[tuple[int, str]]) -> bool:
+        """End a turn in one transaction, its last events (seq, JSON) included.
 
         False: it is not this process's any more, or had ended.
         """
@@ -198,7 +196,7 @@ class Repo(AuditQueries):
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
             *columns(events),
-            tokens,
+            answer.tokens,
         )
         return row is not None
 

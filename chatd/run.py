@@ -216,14 +216,14 @@ class Run:
         ending = Ending(self.turn, self.log.text, events, len(self.log.frames), self.reply, failure)
         answer, last = conclude(ending)
         model = answer.model or self.config.model
-        return replace(answer, model=model, first_content_at=self.first_content_at), last
+        tokens = count_tokens(self.reply.usage) if self.config.rate_tokens else None
+        return replace(answer, model=model, first_content_at=self.first_content_at, tokens=tokens), last
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
         rows = [*((encode(event), event) for event in events), (answer.outcome, last)]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
-        tokens = count_tokens(self.reply.usage) if self.config.rate_tokens else None
         crash_point("before_finish")
-        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered, tokens)):
+        if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
             if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
                 raise Lost
