@@ -19,7 +19,7 @@ test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local 
 	@$(BIN)/python -m pytest
 
 .PHONY: test-schemathesis
-test-schemathesis: .venv/dev ## make 10,000 requests up from /openapi.json, for each of three callers (15 minutes)
+test-schemathesis: .venv/dev ## make 20,000 requests up from /openapi.json, for three callers (6 minutes)
 	@$(BIN)/python -m pytest tests/test_openapi.py -v -s -k as_described --examples 600
 
 .PHONY: test-faults
