@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
-from chatd.audit import open_audit
+from chatd.audit import Audit
 from chatd.audit_key import read_audit_key
 from chatd.background import background
 from chatd.config import Config
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import audit, chat, health, history, sessions, stream, tickets
+from chatd.handlers import audit as audits
+from chatd.handlers import chat, health, history, sessions, stream, tickets
 from chatd.journal import Journal
 from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LLM, MIRRORS, REPO, TURNS
 from chatd.llm import Llm
@@ -42,7 +43,7 @@ ROUTES = [
     web.get("/agent/session/{session_id}", sessions.get_session),
     web.patch("/agent/session/{session_id}", sessions.patch_session),
     web.delete("/agent/session/{session_id}", sessions.delete_session),
-    web.get("/agent/audit", audit.get_audit),
+    web.get("/agent/audit", audits.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
 ]
@@ -55,7 +56,7 @@ def create_app(config: Config) -> web.Application:
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_request_id, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, audit_context, turns_context])
+    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
     return app
 
 
@@ -78,13 +79,6 @@ async def database_context(app: web.Application) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def audit_context(app: web.Application) -> AsyncIterator[None]:
-    key = read_audit_key(app[CONFIG], make=True)
-    async with open_audit(app[REPO], key) as app[AUDIT]:
-        yield
-
-
-@asynccontextmanager
 async def model_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     async with open_local_model(config) if config.is_local_model else nullcontext() as local:
@@ -100,6 +94,7 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
     config, repo = app[CONFIG], app[REPO]
     with hold_boot_id(config.data_dir) as boot_id:
+        audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))
         journal = app[JOURNAL] = Journal(repo, config.flush_interval)
         turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id)
         mirrors = app[MIRRORS] = Mirrors(repo, turns)
@@ -111,6 +106,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             "orphans": recovery.hear_orphans,
         }
         async with background(
+            audit.run(),
             journal.run(),
             journal.keep_telling(),
             listen(repo, notices),
@@ -120,11 +116,12 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             keep_notifying(config.notify_socket, config.watchdog, turns.describe),
         ):
             yield
+            await audit.flush()
 
 
 async def drain(app: web.Application) -> None:
     """Let running turns end and let go of all streams, before the connections that wait for them are closed."""
-    await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close())
+    await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close(), app[AUDIT].drain())
 
 
 async def close_when_draining(request: web.Request, response: web.StreamResponse) -> None:
