@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
-from chatd.audit import open_audit
+from chatd.audit import Audit
 from chatd.audit_key import read_audit_key
 from chatd.background import background
 from chatd.config import Config
 from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
-from chatd.handlers import audit, chat, health, history, openapi, sessions, stream, tickets
+from chatd.handlers import audit as audits
+from chatd.handlers import chat, health, history, openapi, sessions, stream, tickets
 from chatd.headers import add_headers
 from chatd.journal import Journal
 from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
@@ -46,7 +47,7 @@ ROUTES = [
     web.get("/agent/session/{session_id}", sessions.get_session),
     web.patch("/agent/session/{session_id}", sessions.patch_session),
     web.delete("/agent/session/{session_id}", sessions.delete_session),
-    web.get("/agent/audit", audit.get_audit),
+    web.get("/agent/audit", audits.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
     web.get("/openapi.json", openapi.get_document),
@@ -55,13 +56,13 @@ ROUTES = [
 
 def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
-    middlewares = [request_id, problems, answer_preflights, record_refusals, authenticate]
+    middlewares = [request_id, problems, record_refusals, answer_preflights, authenticate]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_headers, add_cors, add_quotas, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, audit_context, turns_context])
+    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
     return app
 
 
@@ -84,13 +85,6 @@ async def database_context(app: web.Application) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def audit_context(app: web.Application) -> AsyncIterator[None]:
-    key = read_audit_key(app[CONFIG], make=True)
-    async with open_audit(app[REPO], key) as app[AUDIT]:
-        yield
-
-
-@asynccontextmanager
 async def model_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     async with open_local_model(config) if config.is_local_model else nullcontext() as local:
@@ -106,6 +100,7 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
     config, repo = app[CONFIG], app[REPO]
     with hold_boot_id(config.data_dir) as boot_id:
+        audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))
         journal = app[JOURNAL] = Journal(repo, config.flush_interval)
         turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id)
         mirrors = app[MIRRORS] = Mirrors(repo, turns)
@@ -117,6 +112,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             "orphans": recovery.hear_orphans,
         }
         async with background(
+            audit.run(),
             journal.run(),
             journal.keep_telling(),
             listen(repo, notices),
@@ -126,11 +122,12 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             keep_notifying(config.notify_socket, config.watchdog, turns.describe),
         ):
             yield
+            await audit.flush()
 
 
 async def drain(app: web.Application) -> None:
     """Let running turns end and let go of all streams, before the connections that wait for them are closed."""
-    await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close())
+    await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close(), app[AUDIT].drain())
 
 
 async def close_when_draining(request: web.Request, response: web.StreamResponse) -> None:

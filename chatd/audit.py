@@ -3,13 +3,12 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from chatd.audit_key import AuditKey
-from chatd.background import background, wait_for
+from chatd.background import wait_for
 from chatd.chain import BROKEN, Entry, Head, Place, chain, find_place, make_head, names_of
 from chatd.connections import Connection
 from chatd.errors import Unavailable
@@ -21,7 +20,8 @@ INTERVAL = 1.0  # seconds that entries wait for company, unless somebody waits f
 PAUSE = 0.02  # seconds between two groups: others may want to append, too
 RETRY = 0.5
 WAIT = 2.0  # seconds that a request waits for its entry
-FLUSH_TIMEOUT = 0.5  # at the end
+DRAIN_TIMEOUT = 0.7  # as in chatd.turns.HAND_OVER_TIMEOUT
+FLUSH_TIMEOUT = 0.2  # at the end, for what came after the drain had begun
 MAX_GROUP = 500
 MAX_QUEUE = 10_000
 MINUTE = 60.0
@@ -68,6 +68,7 @@ class Audit:
         self.flood = Flood()
         self.minute: asyncio.TimerHandle | None = None
         self.dropped = 0
+        self.stuck: bool | None = None  # at the end: whether the database takes nothing any more
 
     def record(self, entry: Entry) -> None:
         """Record an entry, some time."""
@@ -172,24 +173,22 @@ class Audit:
             logger.error("the audit lacks %d entries: there were too many at once", self.dropped)
             self.dropped = 0
 
+    async def drain(self) -> None:
+        """Append what is recorded by now, the first time: there is time for that while turns end."""
+        if self.stuck is None:
+            self.hurry.set()
+            await wait_for(self.idle, DRAIN_TIMEOUT)
+            self.stuck = not self.idle.is_set()
+
     async def flush(self) -> None:
-        """Append what is left, for a while."""
+        """Append what is left, for a little while."""
         if self.minute is not None:
             self.minute.cancel()
             self._end_minute()
         self.hurry.set()
-        await wait_for(self.idle, FLUSH_TIMEOUT)
+        await wait_for(self.idle, 0 if self.stuck else FLUSH_TIMEOUT)
         if not self.idle.is_set():
             logger.error("the audit lacks the last entries, %d or more: the database is away", max(len(self.queue), 1))
-
-
-@asynccontextmanager
-async def open_audit(repo: Repo, key: AuditKey) -> AsyncIterator[Audit]:
-    """Record until the block ends, and what was recorded by then."""
-    audit = Audit(repo, key)
-    async with background(audit.run()):
-        yield audit
-        await audit.flush()
 
 
 def now() -> datetime:
