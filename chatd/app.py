@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from aiohttp import web
 
+from chatd import protocol
 from chatd.audit import Audit
 from chatd.audit_key import read_audit_key
 from chatd.background import background
@@ -56,6 +57,7 @@ ROUTES = [
 
 def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
+    protocol.install()
     middlewares = [request_id, problems, record_refusals, answer_preflights, authenticate]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)

@@ -73,6 +73,10 @@ class AuditQueries(Connections):
         """Delete a batch of idempotency keys and return how many."""
         return len(await self._all("erase_keys", owner, limit))
 
+    async def erase_usage(self, owner: str) -> None:
+        """Delete what was counted of an owner's tokens."""
+        await self._all("erase_usage", owner)
+
     async def erase_name(self, owner: str) -> list[str]:
         """Delete an owner's name and return the ids that the audit knows the owner by."""
         return [row["id"] for row in await self._all("erase_name", owner)]

@@ -76,7 +76,7 @@ async def prune_audit(config: Config, options: argparse.Namespace) -> None:
     Safe beside running servers, unless it is their embedded PostgreSQL: stop the server first.
     """
     key = read_audit_key(config)
-    async with open_for_command(config, getattr(config, "migrate_url", None)) as repo:
+    async with open_for_command(config, config.migrate_url) as repo:
         deleted, findings = await prune(repo, key, options.before)
     sys.stdout.write(f"audit: {deleted} entries deleted\n")
     if findings:

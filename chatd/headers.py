@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from chatd.errors import ChatdError, InvalidRequest, problem
 from chatd.keys import REQUEST_ID
 from chatd.logs import new_request_id
 
@@ -28,27 +27,3 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
         response.headers.setdefault("Cache-Control", "no-store")
     response.headers.update(SERVER)
     response.headers["X-Request-ID"] = request.get(REQUEST_ID) or new_request_id()
-
-
-log_error = web.RequestHandler.handle_error
-
-
-def handle_error(
-    self: web.RequestHandler,
-    request: web.BaseRequest,
-    status: int = 500,
-    exc: BaseException | None = None,
-    message: str | None = None,
-) -> web.StreamResponse:
-    """Answer what is no HTTP, and what no middleware has caught, by a problem document as well.
-
-    aiohttp would repeat what was sent, without the headers; raises ConnectionError where an answer has begun.
-    """
-    log_error(self, request, status, exc, message)
-    response = problem(InvalidRequest("The request is no HTTP.") if status < 500 else ChatdError())
-    response.headers.update({**SECURITY, **SERVER, "X-Request-ID": new_request_id()})
-    response.force_close()
-    return response
-
-
-web.RequestHandler.handle_error = handle_error  # type: ignore[method-assign]  # there is no hook for this

@@ -83,10 +83,6 @@ HEADERS: dict[str, JsonObject] = {
 }
 QUOTAS = ["RateLimit", "RateLimit-Policy"]
 PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After", *QUOTAS], 503: ["Retry-After"]}
-    401: ["WWW-Authenticate"],
-    429: ["Retry-After", "RateLimit", "RateLimit-Policy"],
-    503: ["Retry-After"],
-}
 
 
 @cache

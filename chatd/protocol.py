@@ -1,50 +1,46 @@
-"""The last of aiohttp's own answers made problem documents: to what is no HTTP, which no middleware gets to see."""
+"""aiohttp's own answers made problem documents: to what is no HTTP, and what fails outside of the middlewares.
 
-import secrets
+It has no hook for these, so two methods of its connections are replaced, here and nowhere else.
+"""
 
 from aiohttp import web
 
-from chatd.errors import HTTP_ERRORS, ChatdError, InvalidRequest, from_http, problem
+from chatd.errors import ChatdError, InvalidRequest, from_http, problem
+from chatd.headers import SECURITY, SERVER
+from chatd.logs import new_request_id
+
+log_error = web.RequestHandler.handle_error
+send = web.RequestHandler.finish_response
 
 
-class Protocol(web.RequestHandler):
-    """Answers a connection's requests."""
+def handle_error(
+    self: web.RequestHandler,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    message: str | None = None,
+) -> web.StreamResponse:
+    """Log an error and answer it, without what aiohttp would repeat of the request; the connection is closed.
 
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Log an error and answer it, without what aiohttp tells of the request; the connection is closed."""
-        super().handle_error(request, status, exc, message)
-        error = ChatdError() if status >= 500 else HTTP_ERRORS.get(status, InvalidRequest)()
-        response = problem(error)
-        response.headers["X-Request-ID"] = secrets.token_hex(16)
-        response.force_close()
-        return response
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send a response; an error that came before the middlewares (an expectation that nobody has) is one, too."""
-        if isinstance(resp, web.HTTPException) and resp.status >= 400:
-            resp = from_http(resp)
-        return await super().finish_response(request, resp, start_time)
+    Raises ConnectionError where an answer has begun.
+    """
+    log_error(self, request, status, exc, message)
+    response = problem(InvalidRequest("The request is no HTTP.") if status < 500 else ChatdError())
+    response.headers.update({**SECURITY, **SERVER, "X-Request-ID": new_request_id()})
+    response.force_close()
+    return response
 
 
-class Server(web.Server):
-    """Makes the protocol of each connection; aiohttp has no hook for which one."""
+async def finish_response(
+    self: web.RequestHandler, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+) -> tuple[web.StreamResponse, bool]:
+    """Send a response; the refusal of an Expect that nobody knows comes before the middlewares."""
+    if isinstance(resp, web.HTTPExpectationFailed):
+        resp = from_http(resp)
+    return await send(self, request, resp, start_time)
 
-    def __call__(self) -> Protocol:
-        return Protocol(self, loop=self._loop, **self._kwargs)
 
-
-class Runner(web.AppRunner):
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        server.__class__ = Server  # it is made deep inside, of a class that is named there
-        return server
+def install() -> None:
+    """Have every connection answer so."""
+    web.RequestHandler.handle_error = handle_error  # type: ignore[method-assign]
+    web.RequestHandler.finish_response = finish_response  # type: ignore[method-assign]

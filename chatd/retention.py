@@ -47,6 +47,7 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
             erased["sessions"] += 1
         while count := await repo.erase_keys(owner, KEYS):
             erased["idempotency keys"] += count
+        await repo.erase_usage(owner)
         ids |= {key.owner_id(owner), *await erase_name(repo, owner)}
     async with repo.connection() as conn:
         await Audit(repo, key).append_on(conn, [Entry(now(), "owner.erase", object=each) for each in sorted(ids)])

@@ -21,7 +21,6 @@ from chatd.installed import check_installed
 from chatd.llm import ANTHROPIC
 from chatd.logs import AccessLogger, LoopErrors, choose_format
 from chatd.parsing import is_loopback
-from chatd.protocol import Runner
 from chatd.systemd import notify, passed_socket
 
 logger = logging.getLogger("chatd")
@@ -66,7 +65,7 @@ async def shut_down(config: Config, runner: web.AppRunner) -> None:
 
 
 def make_runner(app: web.Application) -> web.AppRunner:
-    return Runner(
+    return web.AppRunner(
         app,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_TIMEOUT,

@@ -124,6 +124,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "delete_session": (RUNNING_SESSION, OWNER),
     "erase_keys": (OWNER, 5),
     "erase_name": ("name-7",),
+    "erase_usage": (OWNER,),
     "erase_session": (OWNER,),
     "find_audit_anchor": (),
     "find_audit_end": (datetime.now(UTC) - timedelta(minutes=ENTRIES - 50),),

@@ -26,7 +26,12 @@ PERSON = "canary-person"
 OWN = bearer(token(PERSON))
 EVE = "CHARACTER:EVE:95465499"
 # Every column that holds an owner's name: a new one has to be erased, too.
-NAMED = {("agent_sessions", "owner"), ("agent_idempotency_keys", "owner"), ("agent_owners", "name")}
+NAMED = {
+    ("agent_sessions", "owner"),
+    ("agent_idempotency_keys", "owner"),
+    ("agent_usage", "owner"),
+    ("agent_owners", "name"),
+}
 IDS_ONLY = {("agent_audit", "owner"), ("agent_migrations", "name")}
 
 Erase = Callable[..., Coroutine[Any, Any, tuple[int, str]]]

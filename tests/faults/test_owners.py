@@ -16,6 +16,9 @@ TURNS = 6  # of each caller
 SETTINGS = {
     "CHATD_AUTH": "jwt",
     "CHATD_JWT_SECRET": SECRET,
+    "CHATD_RATE_MESSAGES": "0",
+    "CHATD_RATE_TURNS": "0",
+    "CHATD_RATE_STREAMS": "0",
 }
 
 
