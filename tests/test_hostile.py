@@ -169,7 +169,7 @@ async def raw(chat: Chat, data: bytes) -> bytes:
 
 async def test_an_expectation_that_nobody_has(chat: Chat) -> None:
     answer = await raw(chat, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 417")
+    assert answer.startswith(b"HTTP/1.1 400")
     assert b"X-Request-ID" in answer
 
 

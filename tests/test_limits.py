@@ -245,7 +245,8 @@ async def test_messages_a_minute(limited: Start, monkeypatch: pytest.MonkeyPatch
     assert (await alice.wait())[0] == 200
 
 
-async def test_sessions_and_tickets_are_counted_by_themselves(limited: Start) -> None:
+async def test_sessions_and_tickets_are_counted_by_themselves(limited: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatd.limits.REQUESTS", 1)
     chat = await limited(rate_messages=2)
     alice = Owner(chat)
     session = await alice.session()
