@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import ip_network
 
 from chatd.audit_key import AuditKey
 from chatd.background import wait_for
@@ -17,7 +18,7 @@ from chatd.repo import Repo
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds that entries wait for company, unless somebody waits for one
-PAUSE = 0.02  # seconds between two groups: others may want to append, too
+PAUSE = 0.002  # seconds between two groups: others may want to append, too
 RETRY = 0.5
 WAIT = 2.0  # seconds that a request waits for its entry
 DRAIN_TIMEOUT = 0.7  # as in chatd.turns.HAND_OVER_TIMEOUT
@@ -37,14 +38,15 @@ class Flood:
         self.left_out: dict[Hashable, Entry] = {}  # the latest of each source's
 
     def admits(self, entry: Entry) -> bool:
-        source = (entry.action, entry.owner or entry.address)
+        source = (entry.action, entry.owner or network_of(entry.address))
         if source not in self.counts and len(self.counts) >= SOURCES:
             source = (entry.action, None)
             entry = replace(entry, owner=None, address=None)
         self.counts[source] += 1
         if self.counts[source] <= EACH:
             return True
-        self.left_out[source] = replace(entry, object=f"{self.counts[source] - EACH} more", request_id=None)
+        more = f"{self.counts[source] - EACH} more"
+        self.left_out[source] = replace(entry, object=more, request_id=None, keeps_name=False)
         return False
 
     def end(self) -> list[Entry]:
@@ -53,6 +55,11 @@ class Flood:
         self.counts.clear()
         self.left_out.clear()
         return left_out
+
+
+def network_of(address: str | None) -> str | None:
+    """Return what one source may have addresses of: of IPv6 a /64."""
+    return str(ip_network(f"{address}/64", strict=False)) if address and ":" in address else address
 
 
 class Audit:
@@ -65,7 +72,7 @@ class Audit:
         self.idle.set()
         self.known: Head | None = None  # where this process has moved the head
         self.place: Place | None = None
-        self.flood = Flood()
+        self.floods = {"owner": Flood(), "address": Flood()}  # many addresses hide no owner
         self.minute: asyncio.TimerHandle | None = None
         self.dropped = 0
         self.stuck: bool | None = None  # at the end: whether the database takes nothing any more
@@ -78,7 +85,7 @@ class Audit:
         """Record what anybody may cause as often as they like: in a minute so many, and how many more there were."""
         if self.minute is None:
             self.minute = asyncio.get_running_loop().call_later(MINUTE, self._end_minute)
-        if self.flood.admits(entry):
+        if self.floods["owner" if entry.owner else "address"].admits(entry):
             self.record(entry)
 
     async def record_now(self, entry: Entry) -> bool:
@@ -99,8 +106,9 @@ class Audit:
 
     def _end_minute(self) -> None:
         self.minute = None
-        for entry in self.flood.end():
-            self.record(entry)
+        for flood in self.floods.values():
+            for entry in flood.end():
+                self.record(entry)
 
     async def run(self) -> None:
         """Append what is recorded, for ever."""
@@ -134,7 +142,9 @@ class Audit:
                 await asyncio.sleep(RETRY)
             except Exception:
                 self.place = None
-                logger.exception("the audit lacks %d entries: they can't be written", len(entries))
+                if len(entries) > 1:  # the others are to be written
+                    return all([await self._append([entry]) for entry in entries])
+                logger.exception("the audit lacks an entry that can't be written")
                 return False
             else:
                 self._report_dropped()

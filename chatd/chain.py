@@ -14,7 +14,10 @@ from chatd.audit_key import AuditKey
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What somebody did, or was refused; `owner` is a name, which the audit itself does not hold."""
+    """What somebody did, or was refused; `owner` is a name, which the audit itself does not hold.
+
+    `keeps_name`: it is kept beside the audit; of what comes late not, since the owner may have been erased by then.
+    """
 
     at: datetime
     action: str
@@ -23,6 +26,7 @@ class Entry:
     request_id: str | None = None
     address: str | None = None
     outcome: str = "ok"
+    keeps_name: bool = True
 
 
 class Row(NamedTuple):
@@ -124,4 +128,5 @@ def chain(key: AuditKey, place: Place, entries: Sequence[Entry]) -> list[Row]:
 
 def names_of(key: AuditKey, entries: Sequence[Entry]) -> dict[str, str]:
     """Return the owners of entries: names by their ids."""
-    return {key.owner_id(name): name for name in sorted({entry.owner for entry in entries if entry.owner is not None})}
+    names = {entry.owner for entry in entries if entry.owner is not None and entry.keeps_name}
+    return {key.owner_id(name): name for name in sorted(names)}

@@ -16,11 +16,13 @@ from chatd.config import Config
 from chatd.errors import RateLimited
 
 MINUTE = 60
-REQUESTS = 10  # times the messages: so many new sessions and tickets, or the tables could be filled without end
+REQUESTS = (
+    10  # times the messages: so many new sessions, tickets, names and stops, or tables could be filled without end
+)
 DAY = 86_400
 TEXTS = {
     "messages": "These are too many messages a minute.",
-    "requests": "These are too many new sessions and tickets a minute.",
+    "requests": "These are too many requests a minute.",
     "turns": "Too many answers are being given to you at once: wait for one to end, or stop it.",
     "streams": "You have too many streams open at once.",
     "tokens": "All tokens of today are used; days are those of UTC.",
@@ -153,9 +155,13 @@ def refuse(quotas: Iterable[Quota]) -> RateLimited:
     return refusal(max((quota for quota in quotas if quota.left <= 0), key=lambda quota: quota.wait))
 
 
-def count_tokens(usage: dict[str, Any] | None) -> int:
-    """Return the tokens, in and out, that a model's server has reported; what can't be is not believed."""
-    return sum(believed((usage or {}).get(name)) for name in USED)
+def count_tokens(usage: dict[str, Any] | None, shown: str = "") -> int:
+    """Return the tokens, in and out, that a model's server has reported; what can't be is not believed.
+
+    `shown`: text that broke off before the last report. It counts for four characters a token, at least.
+    """
+    read, written = (sum(believed((usage or {}).get(name)) for name in names) for names in (USED[:-1], USED[-1:]))
+    return read + max(written, len(shown) // 4)
 
 
 def believed(count: Any) -> int:

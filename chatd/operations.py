@@ -96,8 +96,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/chat/stop/{session_id}"): Operation(
         "Stop the running turn and keep its text",
-        {200: Answer("Nothing runs there now.", responses.Stopped)},
-        SESSION_ERRORS,
+        {200: Answer("Nothing runs there now.", responses.Stopped, headers=QUOTAS)},
+        (*SESSION_ERRORS, RateLimited),
     ),
     ("POST", "/agent/stream-ticket"): Operation(
         "Make a ticket for a session's streams",
@@ -123,8 +123,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("PATCH", "/agent/session/{session_id}"): Operation(
         "Rename a session",
-        {200: Answer("The session.", SessionSchema)},
-        SESSION_ERRORS,
+        {200: Answer("The session.", SessionSchema, headers=QUOTAS)},
+        (*SESSION_ERRORS, RateLimited),
         body=RenameRequest,
         example={"title": "Capitals of Europe"},
     ),

@@ -26,7 +26,7 @@ def count_message(request: web.Request) -> None:
 
 
 def count_request(request: web.Request) -> None:
-    """Raise RateLimited where the caller has made too many sessions and tickets in the last minute."""
+    """Raise RateLimited where the caller has made too many other requests that write in the last minute."""
     note(request, request.app[LIMITS].requests.count(request[CALLER].owner))
 
 

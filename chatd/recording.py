@@ -46,7 +46,7 @@ async def recorded(request: web.Request, action: str, target: str) -> AsyncItera
         yield
     except (Unavailable, asyncio.CancelledError) as error:
         outcome = error.code if isinstance(error, Unavailable) else "cancelled"
-        audit.record_refusal(describe(request, action, target, outcome))
+        audit.record(describe(request, action, target, outcome))
         raise
     if not await audit.record_now(describe(request, action, target)):
         logger.warning("%s of %s is done, and not yet in the audit", action, target)

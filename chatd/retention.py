@@ -9,9 +9,11 @@ from chatd.audit import INTERVAL, Audit, now
 from chatd.audit_key import AuditKey
 from chatd.chain import Entry, make_anchor
 from chatd.checking import check_audit
+from chatd.errors import StartError
 from chatd.repo import Repo
 
 KEYS = 1000
+PASSES = 5
 EVE_CHARACTER = re.compile(r"CHARACTER:EVE:[0-9]+")  # who has had several owners, perhaps: see chatd.tokens.eve_owner
 
 
@@ -37,25 +39,32 @@ async def prune(repo: Repo, key: AuditKey, before: datetime) -> tuple[int, list[
 async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
     """Delete all that there is of an owner, and return how much of what it was.
 
-    Servers may run meanwhile: what they answer in these sessions is lost to them.
+    Servers may run meanwhile: what they answer in these sessions is lost to them. Raises StartError where the owner
+    goes on writing.
     """
-    owners = await repo.find_owners(name, f"{name};" if EVE_CHARACTER.fullmatch(name) else name)
-    erased = Counter({"sessions": 0, "idempotency keys": 0, "names": len(owners)})
-    ids: set[str] = set()
-    for owner in owners or [name]:
-        while await repo.erase_session(owner):
-            erased["sessions"] += 1
-        while count := await repo.erase_keys(owner, KEYS):
-            erased["idempotency keys"] += count
-        await repo.erase_usage(owner)
-        ids |= {key.owner_id(owner), *await erase_name(repo, owner)}
+    erased = Counter({"sessions": 0, "idempotency keys": 0, "names": 0})
+    last = f"{name};" if EVE_CHARACTER.fullmatch(name) else name
+    ids: dict[str, set[str]] = {}
+    for _ in range(PASSES):
+        if not (owners := await repo.find_owners(name, last)):
+            break
+        for owner in owners:
+            ids.setdefault(owner, {key.owner_id(owner)}).update(await erase_owner(repo, owner, erased))
+        await asyncio.sleep(2 * INTERVAL)  # a server may have had something of theirs in hand
+    erased["names"] = len(ids)
+    told = sorted(set().union(*ids.values())) or [key.owner_id(name)]
     async with repo.connection() as conn:
-        await Audit(repo, key).append_on(conn, [Entry(now(), "owner.erase", object=each) for each in sorted(ids)])
+        await Audit(repo, key).append_on(conn, [Entry(now(), "owner.erase", object=each) for each in told])
+    if await repo.find_owners(name, last):
+        raise StartError("they go on writing: see to it that they have no token any more, and erase again")
     return erased
 
 
-async def erase_name(repo: Repo, owner: str) -> list[str]:
-    """Delete an owner's name, twice: a server may have had an entry in hand, and with it the name."""
-    ids = await repo.erase_name(owner)
-    await asyncio.sleep(2 * INTERVAL)
-    return ids + await repo.erase_name(owner)
+async def erase_owner(repo: Repo, owner: str, erased: Counter[str]) -> list[str]:
+    """Delete what there is of one name now, and return the ids that the audit knows it by."""
+    while await repo.erase_session(owner):
+        erased["sessions"] += 1
+    while count := await repo.erase_keys(owner, KEYS):
+        erased["idempotency keys"] += count
+    await repo.erase_usage(owner)
+    return await repo.erase_name(owner)

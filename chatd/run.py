@@ -216,7 +216,8 @@ class Run:
         ending = Ending(self.turn, self.log.text, events, len(self.log.frames), self.reply, failure)
         answer, last = conclude(ending)
         model = answer.model or self.config.model
-        tokens = count_tokens(self.reply.usage) if self.config.rate_tokens else None
+        shown = "" if answer.state == "done" else answer.text or ""
+        tokens = count_tokens(self.reply.usage, shown) if self.config.rate_tokens else None
         return replace(answer, model=model, first_content_at=self.first_content_at, tokens=tokens), last
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:

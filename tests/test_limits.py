@@ -412,6 +412,8 @@ async def test_usage_that_can_not_be(limited: Start, model: ModelServer) -> None
 
 def test_tokens_are_counted_where_they_are_numbers() -> None:
     assert count_tokens(None) == 0
+    assert count_tokens({"input_tokens": 3, "output_tokens": 2}, "x" * 40) == 13
+    assert count_tokens({"input_tokens": 3, "output_tokens": 20}, "x" * 40) == 23
     assert count_tokens({"input_tokens": 3.7, "output_tokens": True, "cache_read_input_tokens": None, "x": 5}) == 3
     assert count_tokens({"input_tokens": float("nan"), "output_tokens": float("inf")}) == 10**9
 

@@ -11,7 +11,7 @@ from chatd.errors import NotFound, RateLimited, UpstreamFailed, problem
 from chatd.handlers.stream import send
 from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
 from chatd.models import Turn, TurnRequest
-from chatd.quotas import count_message, hold_stream, note
+from chatd.quotas import count_message, count_request, hold_stream, note
 from chatd.readers import locate_start
 from chatd.recording import record_creation, recorded
 from chatd.schemas import (
@@ -74,6 +74,7 @@ async def post_stream(request: web.Request) -> web.StreamResponse:
 async def post_stop(request: web.Request) -> web.Response:
     """Stop what runs in a session, and keep its text."""
     repo, session_id = request.app[REPO], session_id_in(request)
+    count_request(request)
     turn = await repo.find_latest_turn(session_id, request[CALLER].owner)
     body: dict[str, Any] = {"session_id": session_id, "stopped": False, "message_id": None}
     if turn and turn.state == "running":

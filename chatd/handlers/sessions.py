@@ -78,6 +78,7 @@ async def get_session(request: web.Request) -> web.Response:
 async def patch_session(request: web.Request) -> web.Response:
     session_id = session_id_in(request)
     body = await read_body(request, RenameRequest)
+    count_request(request)
     async with recorded(request, "session.rename", session_id):
         session = await request.app[REPO].rename_session(session_id, request[CALLER].owner, body["title"])
     return respond(dump_session(session))

@@ -1,8 +1,12 @@
 -- The audit: who did what, and what was refused; never what was said. And what goes with a deleted session.
 
+-- In the order of begin_turn, which otherwise would wait for the one and be waited for with the other.
+LOCK TABLE agent_sessions IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE agent_idempotency_keys IN ACCESS EXCLUSIVE MODE;
+
 CREATE TABLE agent_audit (
-    seq        bigint PRIMARY KEY CHECK (seq > 0), -- contiguous
-    at         timestamptz NOT NULL,
+    seq        bigint PRIMARY KEY CHECK (seq BETWEEN 1 AND 1::bigint << 62), -- contiguous
+    at         timestamptz NOT NULL CHECK (at BETWEEN '2000-01-01' AND '9999-01-01'),
     owner      text COLLATE "C", -- an id, whose name is in agent_owners; null: nobody that is known
     action     text NOT NULL,
     object     text,

@@ -6,5 +6,9 @@ UNION
 SELECT owner FROM agent_idempotency_keys
 WHERE owner BETWEEN $1 AND $2 AND (owner = $1 OR starts_with(owner, $1 || ':'))
 UNION
+SELECT owner FROM agent_usage
+WHERE day = ANY (ARRAY(SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(-1, 7) AS days (n)))
+    AND owner BETWEEN $1 AND $2 AND (owner = $1 OR starts_with(owner, $1 || ':'))
+UNION
 SELECT name FROM agent_owners
 WHERE name BETWEEN $1 AND $2 AND (name = $1 OR starts_with(name, $1 || ':'))

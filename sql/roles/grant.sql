@@ -10,6 +10,8 @@ BEGIN
             CASE relname
                 WHEN 'agent_migrations' THEN 'SELECT'
                 WHEN 'agent_audit' THEN 'SELECT, INSERT'
+                WHEN 'agent_audit_head' THEN 'SELECT, UPDATE'
+                WHEN 'agent_audit_anchors' THEN 'SELECT'
                 ELSE 'SELECT, INSERT, UPDATE, DELETE'
             END AS privileges
         FROM pg_class
