@@ -30,11 +30,11 @@ from chatd.quotas import add_quotas
 from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
+from chatd.schemas import MAX_BODY
+from chatd.sse import limit_unread
 from chatd.sweeps import sweep
 from chatd.systemd import keep_notifying
 from chatd.turns import Turns
-
-MAX_BODY = 256 << 10
 
 ROUTES = [
     web.post("/agent/chat", chat.post_chat),
@@ -62,7 +62,7 @@ def create_app(config: Config) -> web.Application:
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)
     app.add_routes(ROUTES)
-    app.on_response_prepare.extend([add_headers, add_cors, add_quotas, close_when_draining])
+    app.on_response_prepare.extend([add_headers, add_cors, add_quotas, limit_reading, close_when_draining])
     app.on_shutdown.append(drain)
     app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
     return app
@@ -130,6 +130,11 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
 async def drain(app: web.Application) -> None:
     """Let running turns end and let go of all streams, before the connections that wait for them are closed."""
     await asyncio.gather(app[TURNS].drain(), app[MIRRORS].close(), app[AUDIT].drain())
+
+
+async def limit_reading(request: web.Request, _response: web.StreamResponse) -> None:
+    """Cut a client that does not read its answer."""
+    limit_unread(request, request.app[CONFIG].write_timeout)
 
 
 async def close_when_draining(request: web.Request, response: web.StreamResponse) -> None:

@@ -15,6 +15,7 @@ from chatd.parsing import (
     claim,
     crash_point,
     flag,
+    http_url,
     integer,
     is_loopback,
     issuers,
@@ -105,7 +106,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_MIGRATE_URL": ("migrate_url", url("postgresql", "postgres")),
     "CHATD_DATA_DIR": ("data_dir", path),
     "ANTHROPIC_API_KEY": ("api_key", str),
-    "ANTHROPIC_BASE_URL": ("base_url", url("https", "http")),
+    "ANTHROPIC_BASE_URL": ("base_url", http_url),
     "CHATD_LOCAL_MODEL": ("local_model", path),
     "CHATD_MODEL": ("model", str),
     "CHATD_MAX_TOKENS": ("max_tokens", integer(1, 1_000_000)),
@@ -193,9 +194,14 @@ def describe(error: ValueError | OSError) -> str:
     return ": must be a number" if "literal" in str(error) or "convert" in str(error) else f": {error}"
 
 
+def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment for processes that need none of the secrets."""
+    return {name: value for name, value in environ.items() if name not in SECRETS}
+
+
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:
     """Return a variable, or for a secret what NAME_FILE or a systemd credential holds."""
-    if name in environ or name not in SECRETS:
+    if environ.get(name) or name not in SECRETS:
         return environ.get(name)
     if file := environ.get(f"{name}_FILE"):
         return Path(file).read_text(encoding="utf-8").strip()

@@ -23,6 +23,7 @@ from pathlib import Path
 import asyncpg
 
 from chatd.background import background
+from chatd.config import public_environment
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,11 @@ class Postgres:
         fresh = self.data.with_name(f"pgdata.init-{secrets.token_hex(4)}")  # an interrupted initdb removes its own
         with self.log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
-                *self.command("initdb", "-D", fresh, *INITDB, *LOCALE), stdout=out, stderr=out, cwd="/"
+                *self.command("initdb", "-D", fresh, *INITDB, *LOCALE),
+                stdout=out,
+                stderr=out,
+                cwd="/",
+                env=public_environment(),
             )
             if await process.wait():
                 raise StartError(f"initdb failed: see {self.log}")
@@ -209,6 +214,7 @@ class Postgres:
                 stdout=out,
                 stderr=out,
                 cwd="/",
+                env=public_environment(),
                 start_new_session=True,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
             )
 

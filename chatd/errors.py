@@ -203,5 +203,5 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:
         if request.writer is not None and request.writer.output_size:
             raise
-        logger.exception("unexpected failure of %s %s", request.method, request.path)
+        logger.exception("unexpected failure of a %s", request.method)
         return problem(ChatdError())

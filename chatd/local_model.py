@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from chatd.config import Config
+from chatd.config import Config, public_environment
 from chatd.errors import ConfigError
 
 PROMPT_TOKENS = 2048  # a few seconds' work for two cores
@@ -78,6 +78,7 @@ class LocalModel:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
+                env=public_environment(),
                 start_new_session=True,  # Ctrl-C in a terminal is for chatd
             )
         assert self.process.stdin and self.process.stdout

@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import math
+import re
 import secrets
 import sys
 import traceback
@@ -24,6 +25,7 @@ from chatd.errors import ChatdError, ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
+QUERY = re.compile(r"[?&;=]|%(?:3f|26|3b|3d)", re.IGNORECASE)
 OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 TELL_AGAIN = 10.0  # seconds
 OWN = ("chatd", "aiohttp.access")  # the loggers that may say more than warnings
@@ -117,8 +119,13 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        what = (request.remote or "-", request.method, request.rel_url.raw_path, response.status)
+        what = (request.remote or "-", request.method, path_of(request), response.status)
         self.logger.info('%s "%s %s" %s %s %.3fs', *what, response.body_length, time)
+
+
+def path_of(request: web.BaseRequest) -> str:
+    """Return the path, up to what looks like a query that has lost its question mark."""
+    return QUERY.split(request.rel_url.raw_path, maxsplit=1)[0]
 
 
 class OwnWords(logging.Filter):

@@ -15,6 +15,7 @@ CALLERS_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
 
 
@@ -48,7 +49,7 @@ def refuse_strangers(request: web.Request) -> None:
     match = HOST.fullmatch(request.headers.get("Host", ""))
     if match is None or not is_loopback(match[1]):
         raise Forbidden("Without tokens chatd answers to localhost only (see CHATD_ALLOW_ANONYMOUS).")
-    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+    if any(name in request.headers for name in OF_PROXIES):
         raise Forbidden("Without tokens chatd answers to no proxy (see CHATD_ALLOW_ANONYMOUS).")
 
 

@@ -59,6 +59,18 @@ def url(*schemes: str) -> Parse:
     return parse
 
 
+def http_url(text: str) -> str:
+    url("https", "http")(text)
+    try:
+        parts = urlsplit(text)
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("is no URL of a server")
+    return text
+
+
 def crash_point(text: str) -> str:
     if not re.fullmatch(r"[a-z_]+(:[1-9][0-9]*)?", text):
         raise ValueError("must be NAME or NAME:N")
@@ -66,7 +78,10 @@ def crash_point(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of a user who is not there") from None
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def handle_error(
     """
     log_error(self, request, status, exc, message)
     response = problem(InvalidRequest("The request is no HTTP.") if status < 500 else ChatdError())
-    response.headers.update({**SECURITY, **SERVER, "X-Request-ID": new_request_id()})
+    response.headers.update({**SECURITY, **SERVER, "Cache-Control": "no-store", "X-Request-ID": new_request_id()})
     response.force_close()
     return response
 

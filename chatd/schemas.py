@@ -10,12 +10,13 @@ from typing import Any
 from aiohttp import web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
-from chatd.errors import InvalidRequest, NotFound, UnsupportedMediaType
+from chatd.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMediaType
 from chatd.models import Message, Session
 from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
+MAX_BODY = 256 << 10  # bytes
 MAX_NAMED, MAX_NAME = 20, 100  # wrong fields that an answer names, and how much of each name
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
@@ -182,6 +183,8 @@ async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any
     """Return the checked body; raises UnsupportedMediaType, TooLarge (by aiohttp) and InvalidRequest."""
     if request.content_type != "application/json":
         raise UnsupportedMediaType
+    if (request.content_length or 0) > MAX_BODY:
+        raise TooLarge
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             body = await request.read()

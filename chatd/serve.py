@@ -91,6 +91,8 @@ async def listen(config: Config, runner: web.AppRunner) -> None:
             await web.UnixSite(runner, config.socket, backlog=BACKLOG).start()
         else:
             await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
+    except UnicodeError:
+        raise ConfigError(f"CHATD_HOST: {config.host} is no host name") from None
     except OSError as error:
         port = f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
         where = f"CHATD_SOCKET: {config.socket}" if config.socket else port

@@ -133,7 +133,7 @@ class Stream:
         self.prefix = RETRY
 
     async def __aenter__(self) -> "Stream":
-        limit_buffers(self.request, self.write_timeout)
+        limit_buffer(self.request)
         await self.response.prepare(self.request)
         self._set_timer(self.heartbeat)
         return self
@@ -209,11 +209,14 @@ class Stream:
             self.request.transport.abort()
 
 
-def limit_buffers(request: web.Request, timeout: float) -> None:
-    """Bound what the kernel holds for this client, and how long it believes in one that is gone without a word."""
+def limit_unread(request: web.Request, timeout: float) -> None:
+    """Have the kernel cut a client that takes nothing for so long, or is gone without a word."""
     sock = request.transport and request.transport.get_extra_info("socket")
-    if not sock:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
+    if sock and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
+
+
+def limit_buffer(request: web.Request) -> None:
+    """Bound what the kernel holds for this client."""
+    if sock := request.transport and request.transport.get_extra_info("socket"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

@@ -74,6 +74,10 @@ def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
     [
         ({}, "CHATD_AUTH"),
         ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_JWT_JWKS_URL": "https://id.example/jwks"}, "CHATD_AUTH"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "ANTHROPIC_BASE_URL": "http://[x"}, "ANTHROPIC_BASE_URL"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "ANTHROPIC_BASE_URL": "http://"}, "ANTHROPIC_BASE_URL"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "ANTHROPIC_BASE_URL": "http://h:x/"}, "ANTHROPIC_BASE_URL"),
+        ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_DATA_DIR": "~nobody-at-all/x"}, "CHATD_DATA_DIR"),
         ({"CHATD_JWT_SECRET": "s" * 31}, "CHATD_JWT_SECRET"),
         ({"CHATD_JWT_SECRET": f"-----BEGIN PUBLIC KEY-----{'s' * 31}"}, "CHATD_JWT_SECRET"),
         ({"CHATD_JWT_SECRET": "s" * 32, "CHATD_JWT_AUDIENCE": " , "}, "CHATD_JWT_AUDIENCE"),

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import signal
+import socket
 import time
 import zlib
 from collections.abc import Callable
@@ -296,3 +297,26 @@ def test_a_long_overlap_is_found_in_no_time() -> None:
     assert seam.feed(shown[:500_000]) + seam.feed("something else") == shown[:500_000] + "something else"
     assert OverlapSeam(shown).feed(shown + "new") == "new"
     assert time.monotonic() - begun < 1
+
+
+async def test_a_client_that_does_not_read_an_answer_is_cut(start: Start) -> None:
+    chat = await start(write_timeout=0.5)
+    session = (await chat.session())["session_id"]
+    async with chat.turns.repo.connection() as conn:
+        await conn.execute(
+            "INSERT INTO agent_messages (id, session_id, role, content)"
+            " VALUES ('msg-' || repeat('0', 32), $1, 'user', repeat('x', 16 << 20))",
+            session,
+        )
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, ("127.0.0.1", chat.client.server.port))
+        await loop.sock_sendall(sock, f"GET /agent/chat/history/{session} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await asyncio.sleep(6)
+        received = 0
+        with pytest.raises(ConnectionResetError):
+            while chunk := await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 2):
+                received += len(chunk)
+        assert received < 16 << 20
