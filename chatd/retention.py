@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 from chatd.audit import INTERVAL, Audit, now
@@ -45,6 +46,7 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
     erased = Counter({"sessions": 0, "idempotency keys": 0, "names": 0})
     last = f"{name};" if EVE_CHARACTER.fullmatch(name) else name
     ids: dict[str, set[str]] = {}
+    await tell(repo, key, [key.owner_id(owner) for owner in await repo.find_owners(name, last)], "begun")
     for _ in range(PASSES):
         if not (owners := await repo.find_owners(name, last)):
             break
@@ -52,12 +54,17 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
             ids.setdefault(owner, {key.owner_id(owner)}).update(await erase_owner(repo, owner, erased))
         await asyncio.sleep(2 * INTERVAL)  # a server may have had something of theirs in hand
     erased["names"] = len(ids)
-    told = sorted(set().union(*ids.values())) or [key.owner_id(name)]
-    async with repo.connection() as conn:
-        await Audit(repo, key).append_on(conn, [Entry(now(), "owner.erase", object=each) for each in told])
+    await tell(repo, key, sorted(set().union(*ids.values())) or [key.owner_id(name)], "ok")
     if await repo.find_owners(name, last):
         raise StartError("they go on writing: see to it that they have no token any more, and erase again")
     return erased
+
+
+async def tell(repo: Repo, key: AuditKey, ids: Sequence[str], outcome: str) -> None:
+    """Put in the audit that owners are about to be erased, or were: it may end in between."""
+    if entries := [Entry(now(), "owner.erase", object=each, outcome=outcome) for each in ids]:
+        async with repo.connection() as conn:
+            await Audit(repo, key).append_on(conn, entries)
 
 
 async def erase_owner(repo: Repo, owner: str, erased: Counter[str]) -> list[str]:

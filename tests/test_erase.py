@@ -102,6 +102,8 @@ async def test_a_person_is_erased_beside_a_running_server(guarded: Chat, model: 
     own = AuditKey(KEY).owner_id(PERSON)
     last = (await entries(guarded))[-1]
     assert (last["action"], last["object"], last["owner"]) == ("owner.erase", own, None)
+    told = [entry["outcome"] for entry in await entries(guarded) if entry["action"] == "owner.erase"]
+    assert told == ["begun", "ok"]
     assert {entry["owner"] for entry in await entries(guarded) if entry["owner_id"] == own} == {own}
     assert (await check(guarded.turns.repo)).findings == []
     assert (await guarded.call("GET", f"/agent/chat/history/{kept}", headers=BOB))["message_count"] == 2
