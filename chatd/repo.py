@@ -8,13 +8,11 @@ from typing import Any
 
 import asyncpg
 
-from chatd.audit_queries import AuditQueries
 from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
-
-MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
+from chatd.upkeep_queries import UpkeepQueries
 
 
 @asynccontextmanager
@@ -23,7 +21,7 @@ async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
         yield Repo(pool, dsn)
 
 
-class Repo(AuditQueries):
+class Repo(UpkeepQueries):
     """What chatd asks of the database, in its own words."""
 
     # Sessions
@@ -218,56 +216,6 @@ class Repo(AuditQueries):
         """Return the owner that a ticket speaks for and when its token expires, and have it live on."""
         row = await self._one("use_ticket", ticket, session_id, life)
         return row and tuple(row)
-
-    # Recovery
-
-    async def renew_leases(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> dict[str, bool]:
-        """Return the turns whose lease was renewed, and whether they are to be stopped.
-
-        The others are lost to this process, or over.
-        """
-        return {row["id"]: row["stop_requested"] for row in await self._all("renew_leases", turn_ids, boot_id)}
-
-    async def claim_turns(
-        self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int, own: Sequence[str]
-    ) -> list[Turn]:
-        return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
-
-    async def claim_turn(self, turn: Turn, boot_id: uuid.UUID) -> Turn | None:
-        """Take a running turn over, whoever runs it; None: somebody else was first."""
-        row = await self._one("claim_turn", turn.id, turn.epoch, boot_id)
-        return row and Turn(**row)
-
-    async def release_turns(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> None:
-        """Let go of turns, and tell the other processes."""
-        if await self._all("release_turns", turn_ids, boot_id):
-            await self.notify("orphans")
-
-    # Sweeps
-
-    async def sweep_events(self, retention: float, turns: int, events: int) -> int:
-        """Delete a batch of the events of turns that ended `retention` seconds ago; return how many turns these are."""
-        row = await self._one("sweep_events", retention, turns, events)
-        return int(row["turns"])
-
-    async def sweep_keys(self, limit: int) -> int:
-        """Delete a batch of old idempotency keys and return how many."""
-        return len(await self._all("sweep_keys", limit))
-
-    async def sweep_tickets(self, limit: int) -> int:
-        """Delete a batch of expired tickets and return how many."""
-        return len(await self._all("sweep_tickets", limit))
-
-    async def sweep_usage(self, limit: int) -> int:
-        """Delete a batch of what was counted on days long gone and return how many."""
-        return len(await self._all("sweep_usage", limit))
-
-    # Notices between processes
-
-    async def notify(self, kind: str, turn_ids: Sequence[str] = ()) -> None:
-        """Send a notice to all processes, this one included; of many turns in several parts."""
-        for at in range(0, max(1, len(turn_ids)), MAX_NOTICE):
-            await self._one("notify", " ".join([kind, *turn_ids[at : at + MAX_NOTICE]]))
 
 
 def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -79,3 +79,12 @@ class Chat:
 
     async def history(self, session_id: str, status: int = 200, **query: Any) -> Any:
         return await self.call("GET", f"/agent/chat/history/{session_id}", status, params=query)
+
+
+async def raw(chat: Chat, data: bytes) -> bytes:
+    """Send bytes that need not be HTTP, and return what comes first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", chat.client.port)
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.read(4000), 5)
+    writer.close()
+    return answer

@@ -1,6 +1,5 @@
 """What every response says to a browser, and which pages elsewhere may read it."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from chatd.app import ROUTES
 from chatd.config import read_config
 from chatd.errors import ConfigError
 from chatd.headers import SECURITY, SERVER
-from tests.chat_client import Chat
+from tests.chat_client import Chat, raw
 from tests.conftest import Start
 from tests.token_provider import SECRET, bearer, token
 
@@ -49,14 +48,6 @@ async def test_so_do_errors_and_aiohttp_itself(chat: Chat, start: Start) -> None
     status, headers = await headers_of(chat, "GET", "/agent/sessions")
     assert status == 500
     assert are_safe(headers)
-
-
-async def raw(chat: Chat, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", chat.client.port)
-    writer.write(data)
-    answer = await asyncio.wait_for(reader.read(4000), 5)
-    writer.close()
-    return answer
 
 
 @pytest.mark.parametrize(

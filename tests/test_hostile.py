@@ -25,7 +25,7 @@ from chatd.local_model import open_local_model
 from chatd.parsing import is_local
 from chatd.prompt import Prompt
 from chatd.seam import OverlapSeam
-from tests.chat_client import Chat, until
+from tests.chat_client import Chat, raw, until
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import text_of
@@ -158,14 +158,6 @@ async def test_a_body_that_is_large_once_unpacked(chat: Chat, coding: str, pack:
     body = pack(b" " * (100 << 20))
     assert len(body) < 256 << 10
     await chat.call("POST", "/agent/chat", 413, data=body, headers=JSON | {"Content-Encoding": coding})
-
-
-async def raw(chat: Chat, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", chat.client.port)
-    writer.write(data)
-    answer = await asyncio.wait_for(reader.read(4000), 5)
-    writer.close()
-    return answer
 
 
 async def test_an_expectation_that_nobody_has(chat: Chat) -> None:
