@@ -30,18 +30,17 @@ const conversation = new Conversation({
 const sessionInUrl = () => /^#(sess-[0-9a-f]{32})$/.exec(location.hash)?.[1] ?? null;
 const draftOf = (sessionId) => account.key(`draft:${sessionId ?? "new"}`);
 
+let openId; // of the open session; null for a new one
+
 async function openFromUrl() {
   const id = sessionInUrl();
   sidebar.close();
+  if (matchMedia("(pointer: fine)").matches) composer.field.focus(); // elsewhere a keyboard would cover the page
+  if (id === openId) return;
+  openId = id;
   sessions.open(id);
   composer.open(draftOf(id));
-  composer.field.focus();
   await conversation.open(id);
-}
-
-/** Put a session, or none, into the URL without opening it. */
-function setUrl(id) {
-  history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
 }
 
 function startNew() {
@@ -61,8 +60,8 @@ async function sent({ text, sessionId, isNew, title, here }) {
   const draft = draftOf(isNew ? null : sessionId);
   if (readDraft(draft).text === text) keepDraft(draft, "");
   if (here && isNew) {
-    setUrl(sessionId);
-    sessions.current = sessionId;
+    history.replaceState(null, "", `#${sessionId}`);
+    openId = sessions.current = sessionId;
     composer.key = draftOf(sessionId);
   }
   if (isNew) await account.client.renameSession(sessionId, title);
@@ -85,8 +84,6 @@ async function send({ text, key }) {
 }
 
 function missing() {
-  const id = conversation.sessionId ?? sessionInUrl();
-  if (id !== sessionInUrl()) return;
   startNew();
   composer.tell("This conversation does not exist, or not any more.");
 }
@@ -110,10 +107,11 @@ function listen() {
   on(conversation, "unsent", unsent);
   on(conversation, "missing", missing);
   on(sessions, "renamed", (id) => id === conversation.sessionId && conversation.poll());
-  on(sessions, "deleted", (id) => id === sessionInUrl() && startNew());
-  on(find("new-session"), "click", startNew);
+  on(sessions, "deleted", (id) => id === openId && startNew());
+  find("new-session").addEventListener("click", startNew);
+  find("sessions").addEventListener("click", ({ target }) => target.closest("a") && sidebar.close());
   addEventListener("hashchange", openFromUrl);
-  addEventListener("popstate", () => sessionInUrl() !== conversation.sessionId && openFromUrl());
+  addEventListener("popstate", openFromUrl);
 }
 
 /** Look every few seconds whether something happened elsewhere, as long as somebody looks at the page. */
