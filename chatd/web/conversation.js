@@ -1,7 +1,7 @@
 /** The open session: its messages, page by page, and the turn that runs in it, wherever it was begun. */
 
 import { isUnreachable } from "./connection.js";
-import { Message } from "./message.js";
+import { MessageList } from "./message-list.js";
 import { Turn } from "./turn.js";
 
 const PAGE = 50; // messages
@@ -14,6 +14,7 @@ export class Conversation extends EventTarget {
   constructor(parts) {
     super();
     Object.assign(this, parts);
+    this.messages = new MessageList(parts.messages, () => this.tryAgain());
     this.older.addEventListener("click", () => this.loadOlder());
     this.scrolling.onNear(this.older, () => this.loadOlder());
     this.clear();
@@ -41,9 +42,8 @@ export class Conversation extends EventTarget {
     this.life = new AbortController();
     this.session = null;
     this.turn = null;
-    this.shown = [];
     this.before = null;
-    this.messages.replaceChildren();
+    this.messages.clear();
     this.older.hidden = true;
     this.announcer.clear();
   }
@@ -59,7 +59,7 @@ export class Conversation extends EventTarget {
     if (!loaded || life !== this.life) return;
     const [session, page] = loaded;
     this.session = session;
-    this.put(page.messages);
+    this.messages.put(page.messages);
     this.scrolling.toEnd();
     this.setBefore(page.before);
     this.tell("change");
@@ -83,9 +83,8 @@ export class Conversation extends EventTarget {
   /** Take note of a session's state: attach to a turn that runs, offer another try after one that failed. */
   note({ status, message_count: count }) {
     this.count = count;
-    const last = this.shown.at(-1);
     if (status === "thinking" || status === "executing") this.attach();
-    else if (status === "error" && last) last.fail("The last answer could not be completed.");
+    else if (status === "error") this.messages.last?.fail("The last answer could not be completed.");
   }
 
   setBefore(before) {
@@ -100,7 +99,7 @@ export class Conversation extends EventTarget {
     try {
       const page = await this.history({ limit: PAGE, before, signal: life.signal });
       if (life !== this.life) return;
-      this.scrolling.keepPlace(() => this.put(page.messages, true));
+      this.scrolling.keepPlace(() => this.messages.put(page.messages, true));
       this.setBefore(page.before);
     } catch (error) {
       if (!isUnreachable(error) && error.name !== "AbortError") throw error;
@@ -112,28 +111,6 @@ export class Conversation extends EventTarget {
   history(query) {
     const { sessionId } = this;
     return this.connection.watch(() => this.account.insist(() => this.client.getChatHistory(sessionId, query)));
-  }
-
-  /** Show messages after those that are shown, or before them; one that is shown already stays. */
-  put(messages, earlier = false) {
-    const unseen = messages.filter(({ id }) => !this.find(id)).map((fields) => this.make(fields));
-    this.shown = earlier ? [...unseen, ...this.shown] : [...this.shown, ...unseen];
-    const elements = unseen.map(({ element }) => element);
-    if (earlier) this.messages.prepend(...elements);
-    else this.messages.append(...elements);
-  }
-
-  make(fields) {
-    return new Message(fields, () => this.tryAgain());
-  }
-
-  find(id) {
-    return this.shown.find((message) => message.id === id);
-  }
-
-  drop(message) {
-    message.remove();
-    this.shown = this.shown.filter((other) => other !== message);
   }
 
   /** Look whether something happened elsewhere, and show it. */
@@ -160,10 +137,9 @@ export class Conversation extends EventTarget {
     const { life } = this;
     let page;
     do {
-      const after = this.shown.findLast(({ id, status }) => id && status !== "error" && status !== "streaming")?.id;
-      page = await this.history({ after, limit: PAGE, signal: life.signal });
+      page = await this.history({ after: this.messages.lastSaved, limit: PAGE, signal: life.signal });
       if (life !== this.life) return;
-      this.put(page.messages);
+      this.messages.put(page.messages);
     } while (page.messages.length === PAGE);
     if (!this.busy) this.note(page);
   }
@@ -173,9 +149,8 @@ export class Conversation extends EventTarget {
     const { client, sessionId } = this;
     const characterId = this.session?.character_id ?? this.account.character;
     this.empty.hidden = true;
-    this.shown.at(-1)?.forgive();
-    const sending = this.make({ role: "user", content: text, status: "sending" });
-    this.messages.append(sending.element);
+    this.messages.last?.forgive();
+    const sending = this.messages.send(text);
     this.scrolling.toEnd();
     const connect = (before, signal) =>
       before?.lastEventId
@@ -210,7 +185,7 @@ export class Conversation extends EventTarget {
   /** A message that did not get through goes back to where it was written. */
   fail(turn, error, life) {
     turn.sending.remove();
-    if (life === this.life) this.empty.hidden = this.shown.length > 0 || this.sessionId !== null;
+    if (life === this.life) this.empty.hidden = this.sessionId !== null;
     this.tell("unsent", { error, text: turn.sending.text, sessionId: turn.sessionId, here: life === this.life });
   }
 
@@ -229,35 +204,18 @@ export class Conversation extends EventTarget {
     const here = this.turn === turn;
     if (sending) this.tell("sent", { text: sending.text, sessionId: turn.sessionId, isNew: turn.isNew, title: titleOf(sending.text), here });
     if (!here) throw new DOMException("another session is open now", "AbortError");
-    if (sending) this.arrived(sending, userMessageId, turn);
-    else if (!this.find(userMessageId)) await this.catchUp();
+    if (sending) this.arrived(sending, userMessageId, turn.sessionId);
+    else if (!this.messages.find(userMessageId)) await this.catchUp();
   }
 
-  /** Show a message as one that is saved; sent twice (with one key), it is there already. */
-  arrived(sending, id, { sessionId }) {
+  arrived(sending, id, sessionId) {
     this.session ??= { session_id: sessionId, character_id: this.account.character, title: titleOf(sending.text) };
-    if (this.find(id)) return sending.remove();
-    sending.id = id;
-    sending.end({ status: "complete", created_at: new Date().toISOString() });
-    this.shown.push(sending);
+    this.messages.arrived(sending, id);
     this.tell("change");
   }
 
-  /** Return the message of a turn's answer, as long as the turn runs. */
-  answer(id) {
-    const shown = this.find(id);
-    if (shown) {
-      shown.restart();
-      return shown;
-    }
-    const answer = this.make({ id, role: "assistant", content: "", status: "streaming" });
-    this.shown.push(answer);
-    this.messages.append(answer.element);
-    return answer;
-  }
-
   async tryAgain() {
-    const last = this.shown.findLast(({ role }) => role === "user");
+    const last = this.messages.shown.findLast(({ role }) => role === "user");
     if (last && !this.busy) await this.send(last.text);
   }
 }

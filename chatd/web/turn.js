@@ -46,7 +46,7 @@ export class Turn {
     this.sessionId = sessionId;
     if (this.started) return; // told again, after a new token
     await this.conversation.began(this, userMessageId);
-    this.answer = this.conversation.answer(messageId);
+    this.answer = this.conversation.messages.answer(messageId);
     if (this.stopping) await this.stop();
   }
 
@@ -78,7 +78,7 @@ const EFFECTS = {
   },
   done({ answer, conversation }, event) {
     answer.end({ ...event, created_at: new Date().toISOString() });
-    if (!event.message_id) conversation.drop(answer);
+    if (!event.message_id) conversation.messages.drop(answer);
     conversation.announcer.end(event.status === "stopped" ? "The answer was stopped." : "The answer is complete.");
   },
   error({ answer, conversation }, { error, message_id: messageId }) {
