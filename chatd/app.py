@@ -16,7 +16,7 @@ from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import audit as audits
-from chatd.handlers import chat, health, history, openapi, sessions, stream, tickets
+from chatd.handlers import chat, health, history, me, openapi, page, sessions, stream, tickets
 from chatd.headers import add_headers
 from chatd.journal import Journal
 from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
@@ -48,10 +48,14 @@ ROUTES = [
     web.get("/agent/session/{session_id}", sessions.get_session),
     web.patch("/agent/session/{session_id}", sessions.patch_session),
     web.delete("/agent/session/{session_id}", sessions.delete_session),
+    web.get("/agent/me", me.get_me),
     web.get("/agent/audit", audits.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
     web.get("/openapi.json", openapi.get_document),
+    web.get("/", page.get_page),
+    web.get("/web/{path:.+}", page.get_file),
+    web.get("/favicon.ico", page.get_icon),
 ]
 
 

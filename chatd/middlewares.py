@@ -16,7 +16,8 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
-PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
+PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"})
+FILES = "/web/"
 
 
 @web.middleware
@@ -34,9 +35,14 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     if (check_token := request.app.get(CHECK_TOKEN)) is None:
         refuse_strangers(request)
         request[CALLER] = Caller(ANONYMOUS)
-    elif request.path not in PUBLIC and not has_ticket(request):
+    elif not is_public(request.path) and not has_ticket(request):
         request[CALLER] = await check_token(bearer_token(request))
     return await handler(request)
+
+
+def is_public(path: str) -> bool:
+    """Tell whether a path, or a route's, is open to everyone: no other route begins as the page's files do."""
+    return path in PUBLIC or path.startswith(FILES)
 
 
 def refuse_strangers(request: web.Request) -> None:

@@ -1,6 +1,7 @@
 """The API's description, OpenAPI 3.1: made once, when it is first asked for, of the router and chatd.operations."""
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from chatd.errors import (
     UnsupportedMediaType,
     UpstreamFailed,
 )
-from chatd.middlewares import PUBLIC
+from chatd.middlewares import is_public
 from chatd.operations import OPERATIONS, Answer, Operation
 from chatd.schemas import IDEMPOTENCY_KEY, SESSION_ID_FORM, Text, Time, one_of
 
@@ -32,6 +33,7 @@ DESCRIPTION = """Durable LLM chat. Errors are problem documents (RFC 9457) with 
 does not take is answered with 405 and `Allow`; HEAD is taken where GET is, but for streams. An integer is written as
 one: 1, not 1.0."""
 
+REGEX = re.compile(r"(?<=\w):[^}]+")  # behind the name of a part of a route's path
 # What str.strip() takes for blank, in words that every dialect of regular expressions has.
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 
@@ -50,6 +52,7 @@ SECURITY_SCHEMES: JsonObject = {
 }
 STRING = {"type": "string"}
 PARAMETERS: dict[str, JsonObject] = {
+    "path": {"in": "path", "required": True, "schema": STRING | {"minLength": 1}},
     "session_id": {"in": "path", "required": True, "schema": STRING | SESSION_ID_FORM},
     "Idempotency-Key": {
         "in": "header",
@@ -73,6 +76,7 @@ PARAMETERS: dict[str, JsonObject] = {
     },
 }
 HEADERS: dict[str, JsonObject] = {
+    "ETag": {"required": True, "schema": STRING},
     "X-Request-ID": {"required": True, "schema": STRING, "description": "The request's own, or a new one."},
     "WWW-Authenticate": {"required": True, "schema": STRING},
     "Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "Seconds."},
@@ -111,10 +115,13 @@ class Builder:
             self.spec.components.header(name, part)
         self._add_events()
         self.spec.components.schema("Document", {"type": "object"})
+        self.spec.components.schema("File", {"type": "string"})
         for route in ROUTES:
             assert isinstance(route, web.RouteDef)
             operation = OPERATIONS[route.method, route.path]
-            self.spec.path(route.path, operations={route.method.lower(): self._describe(route, operation)})
+            self.spec.path(
+                REGEX.sub("", route.path), operations={route.method.lower(): self._describe(route, operation)}
+            )
         return self.spec.to_dict()
 
     def _add_events(self) -> None:
@@ -141,7 +148,7 @@ class Builder:
         return described
 
     def _security(self, route: web.RouteDef, operation: Operation) -> list[JsonObject]:
-        if route.path in PUBLIC:
+        if is_public(route.path):
             return []
         schemes: list[JsonObject] = [{"bearerAuth": []}, *([{"ticket": []}] if operation.ticket else [])]
         return schemes if self.auth != "none" else [*schemes, {}]
@@ -172,7 +179,7 @@ class Builder:
         errors: list[type[ChatdError]] = [InvalidRequest]  # what is no HTTP, too, such as a header that is too long
         if self.auth == "none":
             errors.append(Forbidden)
-        elif route.path not in PUBLIC:
+        elif not is_public(route.path):
             errors += [Unauthorized, Unavailable]
         if operation.body is not None:
             errors += [TooLarge, UnsupportedMediaType]

@@ -20,7 +20,16 @@ from chatd.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from chatd.schemas import ChatRequest, HistoryPage, Page, RenameRequest, SessionRequest, SessionSchema, TicketRequest
+from chatd.schemas import (
+    ChatRequest,
+    HistoryPage,
+    MeSchema,
+    Page,
+    RenameRequest,
+    SessionRequest,
+    SessionSchema,
+    TicketRequest,
+)
 
 STREAM = "text/event-stream"
 Errors = tuple[type[ChatdError], ...]
@@ -57,6 +66,8 @@ QUESTION = {"message": "What is the capital of France?", "session_id": None, "ch
 TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, IdempotencyMismatch, RateLimited, Unavailable)
 QUOTAS = ("RateLimit", "RateLimit-Policy")
 SESSION_ERRORS: Errors = (NotFound, Unavailable)
+CACHED = ("ETag",)
+NOT_CHANGED = {304: Answer("It is as If-None-Match says.", headers=CACHED)}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/agent/chat"): Operation(
@@ -131,6 +142,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/agent/session/{session_id}"): Operation(
         "Delete a session with all its messages", {204: Answer("It is gone.")}, SESSION_ERRORS
     ),
+    ("GET", "/agent/me"): Operation(
+        "Read what the token says", {200: Answer("Whom it speaks for, as which characters, and how long.", MeSchema)}
+    ),
     ("GET", "/agent/audit"): Operation(
         "Read the audit, latest entry first; for admins",
         {200: Answer("The entries, and the cursor of the next page.", responses.Audit)},
@@ -143,4 +157,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: Answer("It may.", responses.Readiness), 503: Answer("It may not, now.", responses.Readiness)},
     ),
     ("GET", "/openapi.json"): Operation("Read this document", {200: Answer("OpenAPI 3.1.", "Document")}),
+    ("GET", "/"): Operation(
+        "Open the web page", {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED}
+    ),
+    ("GET", "/web/{path:.+}"): Operation(
+        "Read one of the page's files",
+        {200: Answer("The file.", "File", "*/*", CACHED), **NOT_CHANGED},
+        (NotFound,),
+        parameters=("path",),
+    ),
+    ("GET", "/favicon.ico"): Operation(
+        "Read the page's icon", {200: Answer("The icon.", "File", "image/x-icon", CACHED), **NOT_CHANGED}
+    ),
 }

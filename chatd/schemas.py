@@ -56,8 +56,8 @@ class Text(fields.String):
 class Time(fields.Field[datetime]):
     """A time as RFC 3339 in UTC."""
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")  # type: ignore[no-any-return]
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return value and value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")  # type: ignore[no-any-return]
 
 
 def character_id() -> StrictInteger:
@@ -141,6 +141,13 @@ class MessageSchema(Outgoing):
         if data["content_blocks"] is None:
             data["content_blocks"] = [{"type": "text", "text": data["content"]}] if data["content"] else []
         return data
+
+
+class MeSchema(Outgoing):
+    owner = fields.String(required=True)
+    characters = fields.List(fields.Integer(), required=True, allow_none=True)
+    admin = fields.Boolean(required=True)
+    expires_at = Time(required=True, allow_none=True)
 
 
 class AuditEntry(Outgoing):

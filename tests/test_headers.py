@@ -7,6 +7,7 @@ import pytest
 from chatd.app import ROUTES
 from chatd.config import read_config
 from chatd.errors import ConfigError
+from chatd.handlers.page import POLICY
 from chatd.headers import SECURITY, SERVER
 from tests.chat_client import Chat, raw
 from tests.conftest import Start
@@ -22,8 +23,8 @@ async def headers_of(chat: Chat, method: str, path: str, **options: Any) -> tupl
         return response.status, response.headers
 
 
-def are_safe(headers: Any) -> bool:
-    expected = {**SECURITY, **SERVER}
+def are_safe(headers: Any, policy: str = SECURITY["Content-Security-Policy"]) -> bool:
+    expected = {**SECURITY, **SERVER, "Content-Security-Policy": policy}
     return all(headers.getall(name) == [value] for name, value in expected.items()) and "X-Request-ID" in headers
 
 
@@ -33,7 +34,7 @@ async def test_every_route_answers_with_them(chat: Chat) -> None:
         path = route.path.replace("{session_id}", session)
         status, headers = await headers_of(chat, route.method, path, json=chat.body("hi"))
         assert status < 500
-        assert are_safe(headers)
+        assert are_safe(headers, POLICY) if path == "/" else are_safe(headers)
         assert (headers.get("Cache-Control") == "no-store") is path.startswith("/agent/")
 
 

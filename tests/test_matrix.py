@@ -34,10 +34,14 @@ ROUTES: dict[tuple[str, str], tuple[Any, tuple[int, int, int, int] | int]] = {
     ("GET", "/agent/session/{session_id}"): (None, (200, 404, 200, 200)),
     ("PATCH", "/agent/session/{session_id}"): ({"title": "mine"}, (200, 404, 200, 404)),
     ("DELETE", "/agent/session/{session_id}"): (None, (204, 404, 204, 404)),
+    ("GET", "/agent/me"): (None, (200, 200, 200, 200)),
     ("GET", "/agent/audit"): (None, (403, 403, 403, 200)),
     ("GET", "/healthz"): (None, 200),
     ("GET", "/readyz"): (None, 200),
     ("GET", "/openapi.json"): (None, 200),
+    ("GET", "/"): (None, 200),
+    ("GET", "/web/{path}"): (None, 404),
+    ("GET", "/favicon.ico"): (None, 200),
 }
 CELLS = [(*route, who) for route in ROUTES for who in EVERYONE]
 
@@ -67,7 +71,7 @@ async def ask(chat: Chat, method: str, path: str, who: str, session: str) -> tup
     if (body := ROUTES[method, path][0]) is not None:
         options["json"] = fill(body, session)
     async with chat.client.request(method, path.replace("{session_id}", session), **options) as response:
-        return response.status, await response.text()
+        return response.status, await response.text(errors="replace")
 
 
 async def make_session(chat: Chat) -> str:
