@@ -10,11 +10,9 @@ const FIRST_CHARACTER = 1; // where the owner has no list of them, one is as goo
 export const isSignedOut = (error) => error?.status === 401;
 
 export class Account {
-  /** @param {string} baseUrl where chatd is */
-  constructor(baseUrl) {
-    this.baseUrl = baseUrl;
+  constructor() {
     this.token = tab.get("token");
-    this.client = new ChatClient({ baseUrl, token: () => this.token });
+    this.client = new ChatClient({ token: () => this.token });
     this.me = null;
     this.signingIn = null;
   }
@@ -75,7 +73,7 @@ export class Account {
   async accepts(input, problem) {
     const token = input.value.trim();
     try {
-      const me = await new ChatClient({ baseUrl: this.baseUrl, token }).me();
+      const me = await new ChatClient({ token }).me();
       input.value = "";
       this.token = token;
       tab.set("token", token);

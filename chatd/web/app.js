@@ -15,7 +15,7 @@ const POLL = 3000; // milliseconds between two looks at the open session, while 
 const LIST_EVERY = 4; // so many of them go without a look at the list
 const NEW = "New conversation";
 
-const account = new Account(new URL(".", document.baseURI).href.replace(/\/$/, ""));
+const account = new Account();
 const connection = new Connection(find("connection"));
 const announcer = new Announcer(find("announcer"));
 const composer = new Composer(document.querySelector(".dock"));

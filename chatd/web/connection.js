@@ -10,15 +10,16 @@ export class Connection {
   }
 
   /** @param {"online" | "reconnecting" | "offline"} state */
-  set(state) {
-    if (this.element.dataset.state === state) return;
+  set(state, words = WORDS[state]) {
+    if (this.element.textContent === words) return;
     this.element.dataset.state = state;
-    this.element.textContent = WORDS[state];
+    this.element.textContent = words;
   }
 
   /** Take over what the client tells of a stream. */
-  follow({ state }) {
-    this.set({ open: "online", waiting: "reconnecting", offline: "offline" }[state]);
+  follow({ state, code }) {
+    if (code === "rate_limited") this.set("reconnecting", "Limit reached, waiting…");
+    else this.set({ open: "online", waiting: "reconnecting", offline: "offline" }[state]);
   }
 
   /** Make a request and note whether chatd could be reached; its error is the caller's. */
@@ -36,6 +37,4 @@ export class Connection {
 }
 
 /** Tell whether an error says nothing but that chatd can't be reached now. */
-export function isUnreachable(error) {
-  return error instanceof TypeError || error?.status === 0 || [502, 503, 504].includes(error?.status);
-}
+export const isUnreachable = (error) => error?.passing === true;

@@ -154,14 +154,15 @@ export class Conversation extends EventTarget {
     this.scrolling.toEnd();
     const connect = (before, signal) =>
       before?.lastEventId
-        ? client.attach(before.sessionId, { lastEventId: before.lastEventId, signal })
+        ? client.attach(before.sessionId, { lastEventId: before.lastEventId, text: before.text, signal })
         : client.streamChatResponse(text, { sessionId, characterId, idempotencyKey, signal });
     await this.run(new Turn(this, connect, sending));
   }
 
   async attach() {
     const { client, sessionId } = this;
-    await this.run(new Turn(this, (before, signal) => client.attach(sessionId, { lastEventId: before?.lastEventId, signal })));
+    const goOn = (before) => before?.lastEventId && { lastEventId: before.lastEventId, text: before.text };
+    await this.run(new Turn(this, (before, signal) => client.attach(sessionId, { ...goOn(before), signal })));
   }
 
   async run(turn) {
