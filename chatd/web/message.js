@@ -96,8 +96,7 @@ export class Message {
     if (!usage) return;
     const read = usage.input_tokens + (usage.cache_read_input_tokens ?? 0) + (usage.cache_creation_input_tokens ?? 0);
     const parts = [[read, "in"], [usage.output_tokens, "out"]].filter(([count]) => Number.isFinite(count));
-    show(element, parts.map(([count, way]) => `${formatNumber(count)} ${way}`).join(" · "));
-    element.title = "Tokens that the model read and wrote";
+    show(element, parts.length ? `Tokens: ${parts.map(([count, way]) => `${formatNumber(count)} ${way}`).join(", ")}` : "");
   }
 
   /** Tell that another attempt is about to be made; the seconds are counted down. */

@@ -126,8 +126,10 @@ export class Sessions extends EventTarget {
     };
     input.onblur = () => end(true);
     input.onkeydown = (event) => {
-      if (event.isComposing) return;
-      if (event.key === "Enter" || event.key === "Escape") end(event.key === "Enter");
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.preventDefault(); // or it would press the button that gets the focus
+      event.stopPropagation();
+      end(event.key === "Enter");
     };
   }
 
