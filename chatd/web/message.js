@@ -81,6 +81,7 @@ export class Message {
     this.render();
     if (status === "sending") return;
     this.foot.hidden = false;
+    find("copy-message", this.foot).hidden = !navigator.clipboard || !this.text;
     if (createdAt) showTime(find("time", this.foot), createdAt);
     show(part("outcome", this.foot), OUTCOMES[status] ?? (reason === "max_tokens" ? "Ended at the limit of its length" : ""));
     this.showUsage(find("token-usage", this.foot), usage);
@@ -131,7 +132,6 @@ export class Message {
   }
 
   enableCopying(button) {
-    button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(this.text);
       button.setAttribute("aria-label", "Copied");

@@ -93,7 +93,7 @@ export class Sessions extends EventTarget {
     item.dataset.sessionId = id;
     item.querySelector("a").href = `#${id}`;
     find("rename", item).addEventListener("click", () => this.rename(item, id));
-    find("delete", item).addEventListener("click", () => this.delete(id));
+    find("delete", item).addEventListener("click", (event) => this.delete(id, event.detail === 0));
     return item;
   }
 
@@ -143,7 +143,7 @@ export class Sessions extends EventTarget {
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */
-  delete(id) {
+  delete(id, byKeyboard) {
     const name = this.title(id) ?? UNTITLED;
     const show = (hidden) => {
       this.hidden[hidden ? "add" : "delete"](id);
@@ -151,10 +151,14 @@ export class Sessions extends EventTarget {
     };
     this.toast.show(`Deleted “${name.length > 40 ? `${name.slice(0, 40)}…` : name}”`, {
       done: (leaving) => this.reallyDelete(id, leaving).catch(() => show(false)),
-      undone: () => show(false),
+      undone: () => {
+        show(false);
+        if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
+      },
     });
     show(true);
     this.dispatchEvent(new CustomEvent("deleted", { detail: id }));
+    if (byKeyboard) find("undo").focus(); // what had the focus is gone
   }
 
   async reallyDelete(id, leaving) {
