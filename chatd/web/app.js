@@ -3,7 +3,7 @@
 import { Account } from "./account.js";
 import { Announcer } from "./announcer.js";
 import { Composer, keepDraft, readDraft } from "./composer.js";
-import { Connection, isUnreachable } from "./connection.js";
+import { Connection, pause } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { find, part } from "./dom.js";
 import { Scrolling } from "./scrolling.js";
@@ -11,7 +11,7 @@ import { Sessions } from "./sessions.js";
 import { Sidebar } from "./sidebar.js";
 import { Toast } from "./toast.js";
 
-const POLL = 3000; // milliseconds between two looks at the open session, while the page is seen
+const POLL = 3; // seconds between two looks at the open session, while the page is seen
 const LIST_EVERY = 4; // so many of them go without a look at the list
 const NEW = "New conversation";
 
@@ -64,7 +64,7 @@ async function sent({ text, sessionId, isNew, title, here }) {
     openId = sessions.current = sessionId;
     composer.key = draftOf(sessionId);
   }
-  if (isNew) await account.client.renameSession(sessionId, title);
+  if (isNew) await connection.persist(() => account.insist(() => account.client.renameSession(sessionId, title)));
   await sessions.refresh();
 }
 
@@ -117,34 +117,29 @@ function listen() {
 /** Look every few seconds whether something happened elsewhere, as long as somebody looks at the page. */
 async function keepLooking() {
   for (let turn = 1; ; turn++) {
-    await new Promise((resolve) => setTimeout(resolve, POLL));
+    await pause(POLL);
     if (document.hidden) continue;
-    await conversation.poll();
-    if (turn % LIST_EVERY === 0) await sessions.refresh();
+    await conversation.poll().catch(tellFailure);
+    if (turn % LIST_EVERY === 0) await sessions.refresh().catch(tellFailure);
   }
 }
 
-async function open() {
-  for (;;) {
-    try {
-      return await connection.watch(() => account.open());
-    } catch (error) {
-      if (!isUnreachable(error)) throw error;
-      await new Promise((resolve) => setTimeout(resolve, POLL));
-    }
-  }
+/** Whatever fails and is handled nowhere else is told here. */
+function tellFailure(error) {
+  composer.tell(error.detail ?? "Something went wrong: reload the page.");
+  if (!error.detail) console.error(error);
 }
 
 async function main() {
-  try {
-    await open();
-  } catch (error) {
-    return composer.tell(error.detail ?? "The page could not be opened.");
-  }
+  await connection.persist(() => account.open());
   showAccount();
   listen();
   await Promise.all([openFromUrl(), sessions.refresh()]);
   await keepLooking();
 }
 
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  tellFailure(event.reason);
+});
 main();

@@ -1,5 +1,6 @@
 /** The state of the connection, in words: as requests and streams find it. */
 
+const LONGEST = 15; // seconds between two tries
 const WORDS = { online: "Connected", reconnecting: "Reconnecting…", offline: "Offline" };
 
 export class Connection {
@@ -34,6 +35,31 @@ export class Connection {
       throw error;
     }
   }
+
+  /** Make a request again and again until chatd can be reached. */
+  async persist(request, signal) {
+    for (let seconds = 1; ; seconds = Math.min(seconds * 2, LONGEST)) {
+      try {
+        return await this.watch(request);
+      } catch (error) {
+        if (!isUnreachable(error) || signal?.aborted) throw error;
+        await pause(seconds);
+      }
+    }
+  }
+}
+
+/** Wait for a number of seconds, or until the device is online again. */
+export function pause(seconds) {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      resolve();
+    };
+    const timer = setTimeout(end, seconds * 1000);
+    addEventListener("online", end);
+  });
 }
 
 /** Tell whether an error says nothing but that chatd can't be reached now. */

@@ -68,15 +68,12 @@ export class Conversation extends EventTarget {
 
   async load(sessionId, signal) {
     const read = () => Promise.all([this.client.getSession(sessionId), this.client.getChatHistory(sessionId, { limit: PAGE, signal })]);
-    for (let seconds = 1; ; seconds = Math.min(seconds * 2, 15)) {
-      try {
-        return await this.connection.watch(() => this.account.insist(read));
-      } catch (error) {
-        if (signal.aborted) return null;
-        if (error.status === 404) return this.tell("missing");
-        if (!isUnreachable(error)) throw error;
-        await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-      }
+    try {
+      return await this.connection.persist(() => this.account.insist(read), signal);
+    } catch (error) {
+      if (signal.aborted) return null;
+      if (error.status === 404) return this.tell("missing");
+      throw error;
     }
   }
 

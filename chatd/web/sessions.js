@@ -3,7 +3,8 @@
 import { isUnreachable } from "./connection.js";
 import { find, fromTemplate, part, show, showAge } from "./dom.js";
 
-const PAGE = 40; // sessions
+const PAGE = 50; // sessions
+const SEARCHED = 1000; // of them are loaded for a search without being asked for
 const UNTITLED = "Untitled";
 
 export class Sessions extends EventTarget {
@@ -57,7 +58,7 @@ export class Sessions extends EventTarget {
   async searchAll() {
     this.render();
     const wanted = this.search.value;
-    while (wanted && wanted === this.search.value && this.next !== null) await this.loadMore();
+    while (wanted && wanted === this.search.value && this.next !== null && this.sessions.length < SEARCHED) await this.loadMore();
   }
 
   /** Mark the session that is open. */
@@ -78,7 +79,7 @@ export class Sessions extends EventTarget {
     const items = new Map([...this.list.children].map((item) => [item.dataset.sessionId, item]));
     shown.forEach((session, index) => this.place(this.fill(items.get(session.session_id) ?? this.item(session), session), index));
     while (this.list.childElementCount > shown.length) this.list.lastElementChild.remove();
-    this.more.hidden = this.next === null || wanted !== "";
+    this.more.hidden = this.next === null;
     show(this.state, shown.length ? "" : wanted ? "No title has this in it." : "Nothing here yet.");
   }
 
@@ -139,7 +140,7 @@ export class Sessions extends EventTarget {
     session.title = title;
     this.render();
     this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
-    await this.connection.watch(() => this.account.insist(() => this.account.client.renameSession(id, title)));
+    await this.connection.persist(() => this.account.insist(() => this.account.client.renameSession(id, title)));
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */
@@ -164,7 +165,8 @@ export class Sessions extends EventTarget {
   async reallyDelete(id, leaving) {
     const { client } = this.account;
     try {
-      await (leaving ? client.deleteSession(id, { keepalive: true }) : this.account.insist(() => client.deleteSession(id)));
+      if (leaving) await client.deleteSession(id, { keepalive: true });
+      else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
     } catch (error) {
       if (error.status !== 404) throw error;
     }
