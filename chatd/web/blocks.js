@@ -3,13 +3,17 @@
 import { Lexer, Marked } from "./vendor/marked.esm.js";
 
 /** Longer texts are shown as they are (UTF-16 units). */
-export const MAX_TEXT = 500_000;
+const MAX_TEXT = 200_000;
+const MAX_QUOTED_LINES = 4_000;
+const MAX_TAGS = 30_000;
 const MAX_INLINE = 64_000;
 const MAX_DELIMITERS = 1_000;
 const MAX_TABLE_CELLS = 20_000;
 
 // marked recurses for each level of quotes and lists, so what nests deeper than any reader follows is shown as it is.
 const TOO_DEEP = /^(?:(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))){40}|[ \t]{60,}(?:[-+*]|\d{1,9}[.)])[ \t])/m;
+const QUOTED_LINE = /^[ \t]*>/gm;
+const TAGS = /</g;
 const DELIMITERS = /[*_~[]/g;
 const LINE_BREAK_TAG = /^<br\s*\/?>$/i;
 
@@ -55,7 +59,8 @@ const cells = ([, , delimiters, rows = ""]) => delimiters.split("|").length * (r
 export const withPlainLineEnds = (text) => text.replace(/\r\n?/g, "\n");
 
 /** Tell whether a text is too long or nests too deep to be read as markdown. */
-export const isBeyondBounds = (text) => text.length > MAX_TEXT || TOO_DEEP.test(text);
+export const isBeyondBounds = (text) =>
+  text.length > MAX_TEXT || TOO_DEEP.test(text) || count(text, QUOTED_LINE) > MAX_QUOTED_LINES;
 
 /**
  * Parse a text within bounds into top-level tokens; `links` holds reference definitions known before.
@@ -71,16 +76,21 @@ export function parseBlocks(text, links = {}) {
   return lexer.tokens;
 }
 
-/** Render tokens as HTML that is still to be sanitised. */
-export const renderHtml = (tokens) => marked.parser(tokens);
+/** Render tokens as HTML that is still to be sanitised; null where it has too many tags to do that quickly. */
+export function renderHtml(tokens) {
+  const html = marked.parser(tokens);
+  return count(html, TAGS) > MAX_TAGS ? null : html;
+}
 
 function parseInline(lexer, source, tokens) {
-  if (isHeavy(source)) tokens.push(...plainLines(source));
+  if (isHeavy(source)) for (const token of plainLines(source)) tokens.push(token);
   else lexer.inlineTokens(source, tokens);
 }
 
 // marked's time for emphasis and links grows with the square of their delimiters.
-const isHeavy = (source) => source.length > MAX_INLINE || (source.match(DELIMITERS)?.length ?? 0) > MAX_DELIMITERS;
+const isHeavy = (source) => source.length > MAX_INLINE || count(source, DELIMITERS) > MAX_DELIMITERS;
+
+const count = (text, pattern) => text.match(pattern)?.length ?? 0;
 
 function plainLines(source) {
   const lines = source.split("\n").map((text) => ({ type: "text", raw: text, text, escaped: false }));

@@ -22,7 +22,9 @@ export function renderMarkdown(text) {
  * @returns {DocumentFragment} elements only, one per block
  */
 export function renderTokens(tokens) {
-  const fragment = sanitiseMarkdown(renderHtml(tokens));
+  const html = renderHtml(tokens);
+  if (html === null) return renderPlain(tokens.map(({ raw }) => raw).join(""));
+  const fragment = sanitiseMarkdown(html);
   fragment.replaceChildren(...fragment.children);
   fragment.querySelectorAll("pre").forEach(withHeader);
   fragment.querySelectorAll("a").forEach(asOutwardLink);
