@@ -336,7 +336,7 @@ test("callbacks see every piece once, and what one throws is told", async (t) =>
     throw mine;
   };
   await assert.rejects(clientOf(server).streamChatResponse("hi", { onText: throwing }).completed, mine);
-  await eventually(() => server.open() <= 2);
+  await eventually(() => server.open() === 0);
 });
 
 test("the token is asked for before each request, and never sent where it was not asked for", async (t) => {

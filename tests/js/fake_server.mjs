@@ -46,18 +46,16 @@ export const answer = (content, more) => ({ id: ANSWER, role: "assistant", conte
  */
 export async function serve(t, ...answers) {
   const requests = [];
-  let open = 0;
+  let open = 0; // answers; of connections Node keeps a spare one
   const server = createServer(async (request, response) => {
+    open++;
+    response.on("close", () => open--);
     let body = "";
     for await (const chunk of request) body += chunk;
     requests.push({ method: request.method, url: request.url, headers: request.headers, body: body && JSON.parse(body), at: performance.now() });
     const answer = answers.shift();
     if (answer) answer(request, response);
     else problem(500, "internal")(request, response);
-  });
-  server.on("connection", (socket) => {
-    open++;
-    socket.on("close", () => open--);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => (server.closeAllConnections(), server.close()));
