@@ -14,6 +14,7 @@ export class ChatStream {
   #events;
   #callbacks;
   #signal;
+  #first; // which sends the request
   #queue = /** @type {Promise<Result>[]} */ ([]);
   #taken = false; // by an iterator
   #driving = /** @type {Promise<void> | null} */ (null);
@@ -36,8 +37,8 @@ export class ChatStream {
     if (signal?.aborted) this.#follow();
     signal?.addEventListener("abort", this.#follow);
     this.#completed.catch(() => {}); // whoever wants to know has asked
-    this.#queue.push(this.#pull());
-    this.#queue[0].catch(() => {});
+    this.#queue.push((this.#first = this.#pull()));
+    this.#first.catch(() => {});
     if (Object.values(callbacks).some(Boolean)) this.#drive();
   }
 
@@ -98,7 +99,7 @@ export class ChatStream {
   }
 
   async #readOn() {
-    let { done } = await this.#queue[0];
+    let { done } = await this.#first;
     while (!done && !this.#taken) {
       const result = this.#pull();
       this.#queue.push(result);

@@ -5,14 +5,13 @@ const PATIENCE = 60; // seconds of Retry-After that are waited for
 
 /** A failure: of a request (`status` is its status), or of the connection (`status` is 0). */
 export class ChatdError extends Error {
-  name = "ChatdError";
-
   /**
    * @param {string} detail for people
    * @param {import("./chatd-client.d.ts").ChatdErrorOptions} options
    */
   constructor(detail, { status = 0, code, errors = null, retryAfter = null, problem = null, cause }) {
     super(detail, { cause });
+    this.name = "ChatdError";
     this.detail = detail;
     this.status = status;
     this.code = code;

@@ -129,4 +129,11 @@ async function jsonOf(response) {
   }
 }
 
-/** @typedef {import("./chatd-client.d.ts").RequestOptions} RequestOptions */
+/**
+ * @typedef {object} RequestOptions
+ * @property {Record<string, string | number | null | undefined>} [query]
+ * @property {Record<string, string | null | undefined>} [headers]
+ * @property {unknown} [body]
+ * @property {AbortSignal | null} [signal]
+ * @property {boolean} [keepalive] whether it outlives the page
+ */

@@ -19,10 +19,10 @@ export class Lifeline {
   constructor(caller, silence) {
     this.#caller = caller;
     this.#silence = silence * 1000;
-    if (caller?.aborted) this.#follow();
     caller?.addEventListener("abort", this.#follow);
     listen("offline", this.#goOffline);
     if (Number.isFinite(silence)) this.#timer = setInterval(this.#look, this.#silence / LOOKS);
+    if (caller?.aborted) this.#follow();
   }
 
   get signal() {
@@ -46,21 +46,24 @@ export class Lifeline {
     }
   }
 
-  /** End the request, if it has not ended; leave nothing behind. */
-  close() {
+  /**
+   * End the request, if it has not ended, and leave nothing behind.
+   * @param {unknown} [reason]
+   */
+  close(reason) {
     clearInterval(this.#timer);
     this.#caller?.removeEventListener("abort", this.#follow);
     unlisten("offline", this.#goOffline);
-    this.#controller.abort();
+    this.#controller.abort(reason);
   }
 
-  #follow = () => this.#controller.abort(this.#caller?.reason);
+  #follow = () => this.close(this.#caller?.reason);
 
-  #goOffline = () => this.#controller.abort(new ChatdError("The network is away.", { code: "offline" }));
+  #goOffline = () => this.close(new ChatdError("The network is away.", { code: "offline" }));
 
   #look = () => {
     if (!this.#since || Date.now() - this.#since < this.#silence) return;
-    this.#controller.abort(new ChatdError("Nothing came for too long.", { code: "silent" }));
+    this.close(new ChatdError("Nothing came for too long.", { code: "silent" }));
   };
 }
 

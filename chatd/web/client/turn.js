@@ -72,7 +72,9 @@ export class Turn {
   #follow(lastEventId) {
     this.lastEventId = lastEventId;
     const id = EVENT_ID.exec(lastEventId);
-    if (id) [this.turnId, this.#number] = [id[1], Number(id[2])];
+    if (!id) return;
+    this.turnId = id[1] ?? null;
+    this.#number = Number(id[2]);
   }
 }
 
