@@ -96,8 +96,10 @@ export class Conversation extends EventTarget {
     try {
       const page = await this.history({ limit: PAGE, before, signal: life.signal });
       if (life !== this.life) return;
-      this.scrolling.keepPlace(() => this.messages.put(page.messages, true));
-      this.setBefore(page.before);
+      this.scrolling.keepPlace(() => {
+        this.messages.put(page.messages, true);
+        this.setBefore(page.before);
+      });
     } catch (error) {
       if (!isUnreachable(error) && error.name !== "AbortError") throw error;
     } finally {
