@@ -51,6 +51,11 @@ audit-deps: .venv/standalone ## look up what is installed among known vulnerabil
 bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minutes); writes docs/benchmark
 	@$(BIN)/python -m bench --output docs/benchmark
 
+# The versions are pinned in the tool: running it again changes nothing.
+.PHONY: update-web
+update-web: ## take the page's libraries from their npm packages (needs npm and the network)
+	@$(PYTHON) tools/update_web.py
+
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays
 	rm -rf .venv .bench .audit .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

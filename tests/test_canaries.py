@@ -66,7 +66,6 @@ def server(postgres: Postgres, model: ModelServer, tmp_path: Path) -> ServerProc
         CHATD_RETRY_FACTOR="0.01",
         CHATD_DRAIN_TIMEOUT="0.2",
         CHATD_LOG_LEVEL="debug",
-        PYTHONASYNCIODEBUG="1",
     )
 
 

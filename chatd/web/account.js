@@ -1,0 +1,112 @@
+/** Who uses the page: the token that was pasted, what it allows, and the dialog that asks for one. */
+
+import { ChatClient } from "./client/chatd-client.js";
+import { find } from "./dom.js";
+import { browser, tab } from "./storage.js";
+
+const FIRST_CHARACTER = 1; // where the owner has no list of them, one is as good as another
+
+/** Tell whether an error says that the token is missing, wrong or over. */
+export const isSignedOut = (error) => error?.status === 401;
+
+export class Account {
+  constructor() {
+    this.token = tab.get("token");
+    this.client = new ChatClient({ token: () => this.token });
+    this.me = null;
+    this.signingIn = null;
+  }
+
+  /** Find out who this is; asks for a token where one is needed. */
+  async open() {
+    this.me = await this.insist(() => this.client.me());
+    const kept = Number(browser.get(this.key("character")));
+    const own = this.me.characters ?? [FIRST_CHARACTER];
+    this.character = own.includes(kept) ? kept : (own[0] ?? FIRST_CHARACTER);
+  }
+
+  /** Return the name under which something of this owner's is kept in the browser. */
+  key(name) {
+    return `${this.me.owner}:${name}`;
+  }
+
+  choose(character) {
+    this.character = character;
+    browser.set(this.key("character"), String(character));
+  }
+
+  /** Make a call, again and again with new tokens while they are refused. */
+  async insist(call) {
+    for (;;) {
+      try {
+        return await call();
+      } catch (error) {
+        if (!isSignedOut(error)) throw error;
+        await this.signIn();
+      }
+    }
+  }
+
+  /** Ask for a token until one is accepted; whoever waits, waits for the same dialog. */
+  signIn() {
+    this.signingIn ??= this.ask().finally(() => {
+      this.signingIn = null;
+    });
+    return this.signingIn;
+  }
+
+  async ask() {
+    const dialog = find("sign-in");
+    const form = dialog.querySelector("form");
+    const problem = dialog.querySelector("[role=alert]");
+    problem.textContent = this.token ? "Your token is no longer accepted: paste a new one." : "";
+    const keepOpen = () => dialog.showModal();
+    dialog.addEventListener("close", keepOpen);
+    dialog.showModal();
+    do await nextSubmit(form);
+    while (!(await this.accepts(find("token-input"), problem)));
+    dialog.removeEventListener("close", keepOpen);
+    dialog.close();
+  }
+
+  /** Try a token; a new owner gets a new page, on which nothing of the one before can be. */
+  async accepts(input, problem) {
+    const token = input.value.trim();
+    try {
+      const me = await new ChatClient({ token }).me();
+      input.value = "";
+      this.token = token;
+      tab.set("token", token);
+      if (this.me && this.me.owner !== me.owner) await startOver();
+      return true;
+    } catch (error) {
+      problem.textContent = isSignedOut(error) ? "This token is not accepted." : "chatd can't be reached just now.";
+      input.select();
+      return false;
+    }
+  }
+
+  /** Forget the token and what the browser kept of its owner. */
+  async signOut() {
+    tab.clear("");
+    browser.clear(this.key(""));
+    await startOver();
+  }
+}
+
+function nextSubmit(form) {
+  return new Promise((resolve) => {
+    const submitted = (event) => {
+      event.preventDefault();
+      resolve();
+    };
+    form.addEventListener("submit", submitted, { once: true });
+  });
+}
+
+/** Load the page anew, with no session open; never returns. */
+function startOver() {
+  history.replaceState(null, "", location.pathname + location.search);
+  location.reload();
+  return new Promise(() => {});
+}

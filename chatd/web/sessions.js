@@ -1,0 +1,176 @@
+/** The list of sessions: found by title, renamed in place, deleted with a way back. */
+
+import { isUnreachable } from "./connection.js";
+import { find, fromTemplate, part, show, showAge } from "./dom.js";
+
+const PAGE = 50; // sessions
+const SEARCHED = 1000; // of them are loaded for a search without being asked for
+const UNTITLED = "Untitled";
+
+export class Sessions extends EventTarget {
+  /**
+   * Dispatches `renamed` and `deleted` (the id is the detail).
+   * @param {HTMLElement} root the sidebar
+   */
+  constructor(root, { account, connection, toast }) {
+    super();
+    Object.assign(this, { account, connection, toast });
+    this.list = find("sessions", root);
+    this.search = find("session-search", root);
+    this.more = find("more-sessions", root);
+    this.state = part("sessions-note", root);
+    this.search.addEventListener("input", () => this.searchAll());
+    this.more.addEventListener("click", () => this.loadMore());
+    this.sessions = [];
+    this.hidden = new Set(); // deleted, but not beyond undoing
+    this.next = null;
+    this.current = null;
+  }
+
+  page(before) {
+    const read = () => this.account.client.listSessions({ limit: PAGE, before });
+    return this.connection.watch(() => this.account.insist(read));
+  }
+
+  /** Read the latest sessions anew; the older ones that are known stay. */
+  async refresh() {
+    try {
+      const { sessions, next } = await this.page();
+      const last = sessions.at(-1)?.updated_at ?? "";
+      const older = next === null ? [] : this.sessions.filter((known) => known.updated_at < last);
+      this.sessions = [...sessions, ...older];
+      if (older.length === 0) this.next = next;
+      this.render();
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+    }
+  }
+
+  async loadMore() {
+    const { sessions, next } = await this.page(this.next);
+    const known = new Set(this.sessions.map((session) => session.session_id));
+    this.sessions.push(...sessions.filter((session) => !known.has(session.session_id)));
+    this.next = next;
+    this.render();
+  }
+
+  /** Search all titles: the pages that are not there yet are loaded as long as the same is looked for. */
+  async searchAll() {
+    this.render();
+    const wanted = this.search.value;
+    while (wanted && wanted === this.search.value && this.next !== null && this.sessions.length < SEARCHED) await this.loadMore();
+  }
+
+  /** Mark the session that is open. */
+  open(id) {
+    this.current = id;
+    this.render();
+  }
+
+  title(id) {
+    return this.sessions.find((session) => session.session_id === id)?.title ?? null;
+  }
+
+  render() {
+    if (find("rename-input", this.list)) return; // not under somebody's hands
+    const wanted = this.search.value.trim().toLocaleLowerCase();
+    const matches = ({ title }) => (title ?? UNTITLED).toLocaleLowerCase().includes(wanted);
+    const shown = this.sessions.filter((session) => !this.hidden.has(session.session_id) && matches(session));
+    const items = new Map([...this.list.children].map((item) => [item.dataset.sessionId, item]));
+    shown.forEach((session, index) => this.place(this.fill(items.get(session.session_id) ?? this.item(session), session), index));
+    while (this.list.childElementCount > shown.length) this.list.lastElementChild.remove();
+    this.more.hidden = this.next === null;
+    show(this.state, shown.length ? "" : wanted ? "No title has this in it." : "Nothing here yet.");
+  }
+
+  /** Move an item only where it must be moved: what has the focus would lose it. */
+  place(item, index) {
+    const there = this.list.children[index];
+    if (there !== item) this.list.insertBefore(item, there ?? null);
+  }
+
+  item({ session_id: id }) {
+    const item = fromTemplate("session-template");
+    item.dataset.sessionId = id;
+    item.querySelector("a").href = `#${id}`;
+    find("rename", item).addEventListener("click", () => this.rename(item, id));
+    find("delete", item).addEventListener("click", (event) => this.delete(id, event.detail === 0));
+    return item;
+  }
+
+  fill(item, { session_id: id, title, updated_at: updatedAt }) {
+    const name = title ?? UNTITLED;
+    item.querySelector(".session-name").textContent = name;
+    showAge(item.querySelector("time"), updatedAt);
+    if (id === this.current) item.querySelector("a").setAttribute("aria-current", "page");
+    else item.querySelector("a").removeAttribute("aria-current");
+    find("rename", item).setAttribute("aria-label", `Rename ${name}`);
+    find("delete", item).setAttribute("aria-label", `Delete ${name}`);
+    return item;
+  }
+
+  /** Put a field in place of a title: Enter and leaving it save, Escape does not. */
+  rename(item, id) {
+    const input = document.createElement("input");
+    Object.assign(input, { value: this.title(id) ?? "", maxLength: 200, dir: "auto" });
+    input.dataset.testid = "rename-input";
+    input.setAttribute("aria-label", "Title");
+    const parts = [...item.children];
+    item.replaceChildren(input);
+    input.select();
+    const end = (save) => {
+      input.onblur = null;
+      const focused = document.activeElement === input;
+      item.replaceChildren(...parts);
+      if (focused) find("rename", item).focus();
+      if (save && input.value.trim()) this.saveTitle(id, input.value.trim());
+    };
+    input.onblur = () => end(true);
+    input.onkeydown = (event) => {
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.preventDefault(); // or it would press the button that gets the focus
+      event.stopPropagation();
+      end(event.key === "Enter");
+    };
+  }
+
+  async saveTitle(id, title) {
+    const session = this.sessions.find((known) => known.session_id === id);
+    if (!session || session.title === title) return;
+    session.title = title;
+    this.render();
+    this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
+    await this.connection.persist(() => this.account.insist(() => this.account.client.renameSession(id, title)));
+  }
+
+  /** Take a session from the list; it is deleted when the time for undoing that is over. */
+  delete(id, byKeyboard) {
+    const name = this.title(id) ?? UNTITLED;
+    const show = (hidden) => {
+      this.hidden[hidden ? "add" : "delete"](id);
+      this.render();
+    };
+    this.toast.show(`Deleted “${name.length > 40 ? `${name.slice(0, 40)}…` : name}”`, {
+      done: (leaving) => this.reallyDelete(id, leaving).catch(() => show(false)),
+      undone: () => {
+        show(false);
+        if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
+      },
+    });
+    show(true);
+    this.dispatchEvent(new CustomEvent("deleted", { detail: id }));
+    if (byKeyboard) find("undo").focus(); // what had the focus is gone
+  }
+
+  async reallyDelete(id, leaving) {
+    const { client } = this.account;
+    try {
+      if (leaving) await client.deleteSession(id, { keepalive: true });
+      else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+    this.sessions = this.sessions.filter((session) => session.session_id !== id);
+    this.hidden.delete(id);
+  }
+}

@@ -1,0 +1,49 @@
+/** A short notice with a way back: what it tells of is done when the time for that is over. */
+
+import { find, part } from "./dom.js";
+
+const SECONDS = 8;
+
+export class Toast {
+  constructor(element) {
+    this.element = element;
+    this.pending = null;
+    find("undo", element).addEventListener("click", () => this.undo());
+    addEventListener("pagehide", () => this.close(true));
+  }
+
+  /**
+   * Show a notice; one that still stands is closed.
+   * @param {string} text
+   * @param {{ done: (leaving: boolean) => void, undone: () => void }} then `leaving` tells that the page is going away
+   */
+  show(text, then) {
+    this.close();
+    this.pending = then;
+    this.element.hidden = false;
+    part("toast-text", this.element).textContent = text;
+    this.timer = setTimeout(() => this.expire(), SECONDS * 1000);
+  }
+
+  /** Wait on while the button has the focus: somebody is about to press it. */
+  expire() {
+    if (this.element.contains(document.activeElement)) this.timer = setTimeout(() => this.expire(), SECONDS * 1000);
+    else this.close();
+  }
+
+  close(leaving = false) {
+    this.settle()?.done(leaving);
+  }
+
+  undo() {
+    this.settle()?.undone();
+  }
+
+  settle() {
+    const pending = this.pending;
+    clearTimeout(this.timer);
+    this.pending = null;
+    this.element.hidden = true;
+    return pending;
+  }
+}
