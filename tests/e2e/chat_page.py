@@ -75,9 +75,16 @@ class ChatPage:
         """Wait until there are so many messages, the last of them an answer that has ended; in seconds."""
         await expect(self.messages()).to_have_count(count, timeout=timeout * 1000)
         await expect(self.answer().and_(self.page.locator(ENDED))).to_have_count(1, timeout=timeout * 1000)
+        await expect(self.by("send")).to_be_visible()
 
     async def is_answering(self) -> None:
         await expect(self.answer()).to_have_attribute("data-status", "streaming")
+
+    async def has_written(self, length: int) -> None:
+        """Wait until there are so many characters of the answer."""
+        async with asyncio.timeout(20):
+            while await self.answer().count() == 0 or len(await self.body().inner_text()) < length:
+                await asyncio.sleep(0.02)
 
     async def copied(self, button: Locator) -> str:
         """Press a button that copies, and return what it copied."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from tests.model_server import Exchange, Script
 
-WORDS = "sea wind shore tide lamp harbour salt gull rope sail light stone water evening morning boat".split()
+WORDS = ["sea", "wind", "shore", "tide", "lamp", "harbour", "salt", "gull"]
+WORDS += ["rope", "sail", "light", "stone", "water", "evening", "morning", "boat"]
 
 
 def prose(length: int, seed: int = 0) -> str:

@@ -8,7 +8,6 @@ import pytest
 from playwright.async_api import expect
 
 from tests.chat_client import Chat
-from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage
 from tests.e2e.scripts import Held, cut, paced, prose
 from tests.faults.nginx import nginx
@@ -39,10 +38,11 @@ async def test_the_usual(proxy: str, new_page: OpenPage, chat: Chat, model: Mode
     await expect(page.messages()).to_have_count(4)
     await page.rename("hello", "renamed")
     await expect(page.by("session-title")).to_have_text("renamed")
+    session = page.session_id()
     await page.delete("renamed")
     await page.undo()
     await expect(page.sessions()).to_have_count(1)
-    assert (await chat.history(page.session_id()))["message_count"] == 4
+    assert (await chat.history(session))["message_count"] == 4
 
 
 async def test_a_long_answer_and_a_reload(proxy: str, new_page: OpenPage, model: ModelServer) -> None:

@@ -117,7 +117,7 @@ async def test_killed_and_started_again_in_the_middle_of_an_answer(
             page = await new_page(url)
             await page.open()
             await page.send("A long story.")
-            await page.until("document.querySelector('[data-role=assistant] .message-body').textContent.length > 500")
+            await page.has_written(500)
             await server.end(signal.SIGKILL)
             await page.has_state("reconnecting")
         async with serving(server) as chat:
@@ -150,9 +150,7 @@ async def test_a_deploy_in_the_middle_of_an_answer(
             assert await page.source() == text
 
 
-async def test_what_could_not_be_sent_is_not_lost(
-    page: ChatPage, chat: Chat, model: ModelServer, watch: Watch
-) -> None:
+async def test_what_could_not_be_sent_is_not_lost(page: ChatPage, chat: Chat, model: ModelServer, watch: Watch) -> None:
     watch.expect("status of 409")
     held = Held("Half ", "whole.")
     await page.ask("hello")

@@ -10,6 +10,7 @@ from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, url_of
 from tests.model_server import ModelServer, says
 
+TOP = "(element) => element.getBoundingClientRect().top"
 CODE = 'def tide(hour: int) -> float:\n    """Metres."""\n    return 2 * hour  # too simple'
 ANSWER = f"""# Tides
 
@@ -109,10 +110,10 @@ async def test_older_messages_come_without_the_view_jumping(chat: Chat, new_page
         first = page.messages().nth(2)
         anchor = page.by("messages").locator(f"[data-message-id={await first.get_attribute('data-message-id')}]")
         await anchor.scroll_into_view_if_needed()
-        before = (await anchor.bounding_box() or {})["y"]
+        before = await anchor.evaluate(TOP)
         await page.until(f"document.querySelectorAll('[data-message-id]').length > {seen}")
         await page.page.wait_for_timeout(300)
-        after = (await anchor.bounding_box() or {})["y"]
+        after = await anchor.evaluate(TOP)
         assert abs(after - before) <= 2, f"{after - before} px, with {seen} messages"
         seen = await page.messages().count()
     questions = await page.messages("user").locator(".message-body").all_inner_texts()

@@ -26,7 +26,9 @@ async def is_smooth(page: ChatPage) -> None:
     """Check what was measured: the 95th percentile of the frames' gaps is below 100 ms, none above 500 ms."""
     gaps = sorted(await page.evaluate("window.gaps"))
     tasks = sorted(await page.evaluate("window.tasks"))
-    figures = f"{len(gaps)} frames: p95 {gaps[len(gaps) * 95 // 100]:.0f} ms, worst {gaps[-1]:.0f} ms; tasks {tasks[-5:]}"
+    figures = (
+        f"{len(gaps)} frames: p95 {gaps[len(gaps) * 95 // 100]:.0f} ms, worst {gaps[-1]:.0f} ms; tasks {tasks[-5:]}"
+    )
     print(figures)
     assert gaps[len(gaps) * 95 // 100] < 100, figures
     assert gaps[-1] < 500, figures
@@ -118,11 +120,11 @@ async def test_a_reload_in_the_middle(page: ChatPage, chat: Chat, model: ModelSe
     text = prose(3000)
     model.play([paced(cut(text, 10), rate=75)])
     await page.send("A long story.")
-    await page.until("document.querySelector('[data-role=assistant] .message-body').textContent.length > 500")
+    await page.has_written(500)
     before = await page.body().inner_text()
     await page.reload()
     await page.is_answering()
-    await page.until(f"document.querySelector('[data-role=assistant] .message-body')?.innerText.length >= {len(before)}")
+    await page.has_written(len(before))
     await page.has_ended(2)
     assert await page.source() == await saved(chat, page) == text
 
