@@ -12,9 +12,26 @@ from pathlib import Path
 
 VENDOR = Path(__file__).parent.parent / "chatd" / "web" / "vendor"
 SOURCE_MAP = re.compile(rb"^//# sourceMappingURL=.*\n?", re.MULTILINE)
-LANGUAGES = (
-    "bash c cpp css diff dockerfile go ini java javascript json markdown python rust sql typescript xml yaml"
-).split()
+LANGUAGES = [
+    "bash",
+    "c",
+    "cpp",
+    "css",
+    "diff",
+    "dockerfile",
+    "go",
+    "ini",
+    "java",
+    "javascript",
+    "json",
+    "markdown",
+    "python",
+    "rust",
+    "sql",
+    "typescript",
+    "xml",
+    "yaml",
+]
 README = """\
 # Libraries of the page
 

@@ -6,7 +6,7 @@ HOSTILE = {
     "script": "<script>globalThis.hacked = 1</script>",
     "script in a word": "a<scr<script>ipt>globalThis.hacked = 1</scr</script>ipt>",
     "event handler": "<img src=x onerror='globalThis.hacked = 1'> <svg onload=globalThis.hacked=1>",
-    "javascript link": "[a](javascript:globalThis.hacked=1) [b](JaVaScRiPt&colon;globalThis.hacked=1) <javascript:hacked=1>",
+    "javascript link": "[a](javascript:globalThis.hacked=1) [b](JaVaScRiPt&colon;hacked=1) <javascript:hacked=1>",
     "javascript link with controls": "[a](java\tscript:globalThis.hacked=1) [b](\x01javascript:globalThis.hacked=1)",
     "data link": "[a](data:text/html,<script>parent.hacked=1</script>) [b](vbscript:msgbox)",
     "relative link": "[a](/agent/sessions) [b](#sess-1) [c](//evil.example/x) [d](blob:x) [e](file:///etc/passwd)",
@@ -14,18 +14,21 @@ HOSTILE = {
     "remote image": '![a](https://evil.example/pixel.png) <img src="https://evil.example/2.png"> ![b][r]\n\n'
     "[r]: https://evil.example/3.png",
     "data image": "![x](data:image/svg+xml;base64,PHN2Zy8+)",
-    "linked image": "[![a](https://evil.example/4.png)](https://b.example) [**![c](https://evil.example/5.png)**](https://d.example)",
+    "linked image": "[![a](https://evil.example/4.png)](https://b.example) "
+    "[**![c](https://evil.example/5.png)**](https://d.example)",
     "style": "<style>*{background:url(https://evil.example/)}</style><p style='position:fixed'>x</p>",
-    "frames": "<iframe src=https://evil.example></iframe><object data=x></object><embed src=x><base href=https://evil.example>",
+    "frames": "<iframe src=https://evil.example></iframe><object data=x></object><embed src=x>"
+    "<base href=https://evil.example>",
     "form": "<form action=https://evil.example><input name=token><button>Go</button></form>",
     "clobbering": '<a id="messages" name="body">x</a> <form id=document><input name=cookie></form>',
     "unclosed tags": "<div><b><a href='x",
     "unclosed comment": "a <!-- b\n\nc",
     "mathml": '<math><mtext><table><mglyph><style><img src=x onerror="globalThis.hacked=1">',
-    "template": "<template><script>globalThis.hacked=1</script></template><noscript><p title='</noscript><script>hacked=1//'>",
-    "language of code": '```"><script>globalThis.hacked=1</script>\nx\n```\n\n``` x" onclick="globalThis.hacked=1\ny\n```',
+    "template": "<template><script>hacked=1</script></template><noscript><p title='</noscript><script>hacked=1//'>",
+    "language of code": '```"><script>globalThis.hacked=1</script>\nx\n```\n\n``` x" onclick="hacked=1\ny\n```',
     "code": "`<script>globalThis.hacked=1</script>`\n\n    <img src=x onerror=globalThis.hacked=1>",
-    "prototype": "[__proto__]: https://a.example\n\n[__proto__] [constructor] [toString]\n\n```__proto__\nx\n```\n\n```constructor\ny\n```",
+    "prototype": "[__proto__]: https://a.example\n\n[__proto__] [constructor] [toString]\n\n"
+    "```__proto__\nx\n```\n\n```constructor\ny\n```",
     "table head": "|<script>hacked=1</script>|\n|-|\n|<img onerror=hacked=1 src=x>|",
     "NUL and surrogates": "a\x00b \ud800 [x](https://a\x00.example)",
 }
