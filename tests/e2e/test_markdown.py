@@ -139,11 +139,11 @@ async def test_structure_is_for_everyone(page: Page) -> None:
         "show", "# One\n\n|a|b|\n|-|:-:|\n|1|2|\n\n- [x] done\n- [ ] to do\n\n5. five\n\n\u05d0\u05d1\u05d2"
     )
     assert await page.evaluate("main.firstElementChild.localName") == "h3"
-    table = "main.querySelector('.table-scroll')"
-    assert await page.evaluate(f"[{table}.tabIndex, {table}.role, {table}.ariaLabel, {table}.querySelectorAll('td')[1].align]") == [
-        0, "group", "Table", "center",
-    ]  # fmt: skip
-    boxes = "[...main.querySelectorAll('input')].map(({ type, disabled, checked, ariaLabel }) => [type, disabled, checked, ariaLabel])"
+    table = "(({ tabIndex, role, ariaLabel }) => [tabIndex, role, ariaLabel])(main.querySelector('.table-scroll'))"
+    assert await page.evaluate(table) == [0, "group", "Table"]
+    assert await page.evaluate("main.querySelectorAll('td')[1].align") == "center"
+    boxes = """[...main.querySelectorAll("input")].map(
+        ({ type, disabled, checked, ariaLabel }) => [type, disabled, checked, ariaLabel])"""
     assert await page.evaluate(boxes) == [["checkbox", True, True, "done"], ["checkbox", True, False, "to do"]]
     assert await page.evaluate("main.querySelector('ol').start") == 5
     assert await page.evaluate("getComputedStyle(main.lastElementChild).direction") == "rtl"
