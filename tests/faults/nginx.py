@@ -35,6 +35,13 @@ http {{
             proxy_buffering off;
             proxy_read_timeout 75s;
         }}
+        location /deep/er/ {{
+            proxy_pass http://chatd/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_read_timeout 75s;
+        }}
     }}
 }}
 """
@@ -53,15 +60,18 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def nginx(directory: Path, ports: Sequence[int]) -> AsyncIterator[str]:
-    """Yield the URL of an nginx that passes requests to these ports in turns, and believes in none's death."""
+async def nginx(directory: Path, ports: Sequence[int], program: Path | None = None) -> AsyncIterator[str]:
+    """Yield the URL of an nginx that passes requests to these ports in turns, and believes in none's death.
+
+    Below `/deep/er/` it does so, too.
+    """
     directory.mkdir()
     port = free_port()
     servers = "\n        ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
     file = directory / "nginx.conf"
     file.write_text(CONFIGURATION.format(directory=directory, servers=servers, port=port))
     process = await asyncio.create_subprocess_exec(
-        *(str(find_nginx()), "-p", str(directory), "-e", "error.log", "-c", str(file)), env=os.environ
+        *(str(program or find_nginx()), "-p", str(directory), "-e", "error.log", "-c", str(file)), env=os.environ
     )
     try:
         await wait_for_port(port)

@@ -1,0 +1,152 @@
+"""The list of sessions."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.chat_client import Chat
+from tests.e2e.chat_page import ChatPage
+from tests.e2e.conftest import OpenPage, Watch, url_of
+
+TITLES = ("Tides and currents", "Étude in C", "a plan for Thursday")
+
+
+async def rows(chat: Chat, session: str) -> int:
+    """Count what the database holds of a session."""
+    count = "SELECT count(*) FROM agent_messages WHERE session_id = $1"
+    async with chat.turns.repo.connection() as conn:
+        return int(await conn.fetchval(count, session))
+
+
+@pytest.fixture
+async def listed(chat: Chat, new_page: OpenPage) -> ChatPage:
+    """Return the page of a chatd with three sessions, each with an answer."""
+    for title in TITLES:
+        session = await chat.session(title=title)
+        await chat.post(f"Tell me of {title}", session["session_id"])
+    page = await new_page(url_of(chat))
+    await page.open()
+    await expect(page.sessions()).to_have_count(3)
+    return page
+
+
+async def test_they_are_listed_latest_first_with_their_last_activity(listed: ChatPage) -> None:
+    titles = await listed.sessions().locator("a").all_inner_texts()
+    assert [text.split("\n")[0] for text in titles] == list(reversed(TITLES))
+    for time in await listed.sessions().locator("time").all():
+        assert await time.get_attribute("datetime")
+        assert await time.inner_text()
+
+
+async def test_one_is_opened_and_stands_in_the_url(listed: ChatPage) -> None:
+    for title in TITLES[:2]:
+        await listed.open_session(title)
+        await expect(listed.messages()).to_have_count(2)
+        await expect(listed.body(listed.messages("user"))).to_have_text(f"Tell me of {title}")
+        current = listed.by("sessions").locator("a[aria-current=page]")
+        await expect(current).to_have_count(1)
+        await expect(current).to_contain_text(title)
+        assert listed.session_id().startswith("sess-")
+    await listed.page.go_back()
+    await expect(listed.by("session-title")).to_have_text(TITLES[0])
+    await listed.reload()
+    await expect(listed.by("session-title")).to_have_text(TITLES[0])
+    await expect(listed.messages()).to_have_count(2)
+
+
+async def test_titles_are_searched(listed: ChatPage) -> None:
+    await listed.search("étude")
+    await expect(listed.sessions()).to_have_count(1)
+    await expect(listed.session("Étude in C")).to_be_visible()
+    await listed.search("THURSDAY")
+    await expect(listed.session("a plan for Thursday")).to_be_visible()
+    await expect(listed.sessions()).to_have_count(1)
+    await listed.search("nothing of this kind")
+    await expect(listed.sessions()).to_have_count(0)
+    await listed.search("")
+    await expect(listed.sessions()).to_have_count(3)
+
+
+async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[0])
+    await listed.start_new()
+    await expect(listed.messages()).to_have_count(0)
+    await listed.ask("What is a spring tide?")
+    await expect(listed.sessions()).to_have_count(4)
+    await expect(listed.sessions().first).to_contain_text("What is a spring tide?")
+    await expect(listed.by("session-title")).to_have_text("What is a spring tide?")
+    session = await chat.call("GET", f"/agent/session/{listed.session_id()}")
+    assert session["title"] == "What is a spring tide?"
+
+
+async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[0])
+    await listed.rename(TITLES[0], "Currents")
+    await expect(listed.by("session-title")).to_have_text("Currents")
+    await expect(listed.session("Currents")).to_be_visible()
+    session = await chat.call("GET", f"/agent/session/{listed.session_id()}")
+    assert session["title"] == "Currents"
+
+
+async def test_renaming_is_left_by_escape(listed: ChatPage, chat: Chat) -> None:
+    await listed.session(TITLES[1]).hover()
+    await listed.session(TITLES[1]).get_by_test_id("rename").click()
+    await listed.by("rename-input").fill("not this")
+    await listed.by("rename-input").press("Escape")
+    await expect(listed.by("rename-input")).to_have_count(0)
+    titles = {session["title"] for session in (await chat.call("GET", "/agent/sessions"))["sessions"]}
+    assert titles == set(TITLES)
+
+
+async def test_one_is_deleted_and_taken_back(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[1])
+    session = listed.session_id()
+    await listed.delete(TITLES[1])
+    await expect(listed.sessions()).to_have_count(2)
+    await expect(listed.by("toast")).to_be_visible()
+    await listed.undo()
+    await expect(listed.sessions()).to_have_count(3)
+    await expect(listed.by("toast")).to_be_hidden()
+    await listed.page.wait_for_timeout(9000)  # longer than the toast stays
+    assert await rows(chat, session) == 2
+
+
+async def test_one_is_deleted_for_good(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[1])
+    session = listed.session_id()
+    await listed.delete(TITLES[1])
+    await expect(listed.messages()).to_have_count(0)
+    await expect(listed.by("toast")).to_be_hidden(timeout=15_000)
+    await listed.reload()
+    await expect(listed.sessions()).to_have_count(2)
+    await chat.call("GET", f"/agent/session/{session}", 404)
+    assert await rows(chat, session) == 0
+
+
+async def test_who_leaves_before_the_time_is_up_has_deleted_it(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[2])
+    session = listed.session_id()
+    await listed.delete(TITLES[2])
+    await expect(listed.sessions()).to_have_count(2)
+    await listed.reload()
+    await expect(listed.sessions()).to_have_count(2)
+    assert await rows(chat, session) == 0
+
+
+async def test_one_that_is_not_there(listed: ChatPage, watch: Watch) -> None:
+    watch.expect("status of 404")
+    await listed.open(f"sess-{'0' * 32}")
+    await expect(listed.page.get_by_role("alert").filter(has_text="does not exist")).to_be_visible()
+    await expect(listed.by("composer")).to_be_enabled()
+
+
+async def test_many_are_loaded_as_they_are_wanted(chat: Chat, new_page: OpenPage) -> None:
+    for number in range(90):
+        await chat.session(title=f"number {number}")
+    page = await new_page(url_of(chat))
+    await page.open()
+    await expect(page.session("number 89")).to_be_visible()
+    assert await page.sessions().count() < 90
+    await page.search("number 3")
+    await expect(page.sessions()).to_have_count(11)
+    await page.search("")
+    await expect(page.sessions()).to_have_count(90)
