@@ -46,7 +46,7 @@ async def saved(chat: Chat, end: dict[str, Any]) -> str:
     return str(text)
 
 
-@pytest.mark.parametrize("script", ["sse.test.mjs", "breaks.test.mjs"])
+@pytest.mark.parametrize("script", ["sse.test.mjs", "breaks.test.mjs", "ends.test.mjs"])
 async def test_by_itself(script: str) -> None:
     await node("--test-reporter=dot", SCRIPTS / script)
 
