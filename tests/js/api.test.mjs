@@ -34,6 +34,10 @@ test("an answer by callbacks", async () => {
   assert.deepEqual(messages.map(({ id, role }) => [id, role])[1], [stream.messageId, "assistant"]);
 });
 
+test("who the caller is", async () => {
+  assert.deepEqual(await client.me(), { owner: "anonymous", characters: null, admin: false, expires_at: null });
+});
+
 test("sessions: made, listed by pages, read, renamed, deleted", async () => {
   const made = [];
   for (const title of ["one", "two", "three"]) made.push(await client.createSession({ title, characterId: 9 }));
