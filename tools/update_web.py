@@ -13,13 +13,30 @@ from pathlib import Path
 VENDOR = Path(__file__).parent.parent / "chatd" / "web" / "vendor"
 SOURCE_MAP = re.compile(rb"^//# sourceMappingURL=.*\n?", re.MULTILINE)
 LANGUAGES = (
-    "bash c cpp css diff dockerfile go ini java javascript json markdown python rust sql typescript xml yaml"
-).split()
+    "bash",
+    "c",
+    "cpp",
+    "css",
+    "diff",
+    "dockerfile",
+    "go",
+    "ini",
+    "java",
+    "javascript",
+    "json",
+    "markdown",
+    "python",
+    "rust",
+    "sql",
+    "typescript",
+    "xml",
+    "yaml",
+)
 README = """\
 # Libraries of the page
 
-The files are as their packages bring them, but for the `sourceMappingURL` lines, which are left out. `make update-web` takes
-the versions that `tools/update_web.py` pins and writes this table; the licences' texts are in `licenses/`.
+The files are as their packages bring them, but for the `sourceMappingURL` lines, which are left out. `make update-web`
+takes the versions that `tools/update_web.py` pins and writes this table; the licences' texts are in `licenses/`.
 
 | module | version | licence | source package | file | sha256 |
 | --- | --- | --- | --- | --- | --- |

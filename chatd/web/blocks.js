@@ -11,7 +11,7 @@ const MAX_DELIMITERS = 1_000;
 const MAX_TABLE_CELLS = 20_000;
 
 // marked recurses for each level of quotes and lists, so what nests deeper than any reader follows is shown as it is.
-const TOO_DEEP = /^(?:(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))){40}|[ \t]{60,}(?:[-+*]|\d{1,9}[.)])[ \t])/m;
+const TOO_DEEP = /^(?:(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))){40}|[ \t]{40,}(?:[-+*]|\d{1,9}[.)])[ \t])/m;
 const QUOTED_LINE = /^[ \t]*>/gm;
 const TAGS = /</g;
 const DELIMITERS = /[*_~[]/g;

@@ -14,7 +14,10 @@ const MAX_LABEL = 100;
  */
 export function renderMarkdown(text) {
   const source = withPlainLineEnds(text);
-  return isBeyondBounds(source) ? renderPlain(source) : renderTokens(parseBlocks(source));
+  if (isBeyondBounds(source)) return renderPlain(source);
+  const fragment = renderTokens(parseBlocks(source));
+  // Reference definitions alone would leave nothing to be seen.
+  return fragment.childElementCount || !source.trim() ? fragment : renderPlain(source);
 }
 
 /**

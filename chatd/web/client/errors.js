@@ -3,11 +3,14 @@
 const PASSING = new Set([0, 408, 425, 429, 502, 503, 504]);
 const PATIENCE = 60; // seconds of Retry-After that are waited for
 
-/** A failure: of a request (`status` is its status), or of the connection (`status` is 0). */
+/**
+ * A failure: of a request (`status` is its status), or of the connection (`status` is 0).
+ * @implements {Api.ChatdError}
+ */
 export class ChatdError extends Error {
   /**
    * @param {string} detail for people
-   * @param {import("./chatd-client.d.ts").ChatdErrorOptions} options
+   * @param {Api.ChatdErrorOptions} options
    */
   constructor(detail, { status = 0, code, errors = null, retryAfter = null, problem = null, cause }) {
     super(detail, { cause });
@@ -45,7 +48,7 @@ export async function errorOf(response) {
 
 /**
  * @param {Response} response
- * @returns {Promise<import("./chatd-client.d.ts").Problem | null>}
+ * @returns {Promise<Api.Problem | null>}
  */
 async function readProblem(response) {
   try {
@@ -66,3 +69,5 @@ function retryAfterOf(response) {
   const seconds = /^[0-9]+$/.test(value.trim()) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
   return Number.isFinite(seconds) ? Math.max(0, seconds) : null;
 }
+
+/** @import * as Api from "./chatd-client.d.ts" */

@@ -5,7 +5,10 @@ import { ChatdError } from "./errors.js";
 const MAX_EVENT = 16 << 20; // UTF-16 code units
 const LINE_END = /\r\n?|\n/g;
 
-/** Parses an event stream's bytes as they come, however they are cut. */
+/**
+ * Parses an event stream's bytes as they come, however they are cut.
+ * @implements {Api.SseParser}
+ */
 export class SseParser {
   #decoder = new TextDecoder();
   #line = /** @type {string[]} */ ([]); // of the line that has not ended yet
@@ -32,11 +35,11 @@ export class SseParser {
   /**
    * Return the events that are complete now; the rest waits for the next call, and is dropped if none comes.
    * @param {Uint8Array} bytes
-   * @returns {import("./chatd-client.d.ts").SseEvent[]}
+   * @returns {Api.SseEvent[]}
    * @throws {ChatdError} code `too_large`: an event that never ends
    */
   push(bytes) {
-    const events = /** @type {import("./chatd-client.d.ts").SseEvent[]} */ ([]);
+    const events = /** @type {Api.SseEvent[]} */ ([]);
     let text = this.#decoder.decode(bytes, { stream: true });
     if (this.#afterCr && text) {
       this.#afterCr = false;
@@ -60,7 +63,7 @@ export class SseParser {
     if (this.#size > MAX_EVENT) throw new ChatdError("An event is too large.", { status: 200, code: "too_large" });
   }
 
-  /** @param {import("./chatd-client.d.ts").SseEvent[]} events */
+  /** @param {Api.SseEvent[]} events */
   #endLine(events) {
     const line = this.#line.length === 1 ? this.#line[0] : this.#line.join("");
     this.#line = [];
@@ -94,7 +97,7 @@ export class SseParser {
     }
   }
 
-  /** @param {import("./chatd-client.d.ts").SseEvent[]} events */
+  /** @param {Api.SseEvent[]} events */
   #dispatch(events) {
     this.lastEventId = this.#id;
     if (this.#data.length) {
@@ -107,3 +110,5 @@ export class SseParser {
     this.#size = 0;
   }
 }
+
+/** @import * as Api from "./chatd-client.d.ts" */
