@@ -8,7 +8,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: .venv/standalone ## serve on http://127.0.0.1:8000 with an embedded PostgreSQL and a small local model
@@ -21,6 +21,14 @@ test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local 
 .PHONY: test-schemathesis
 test-schemathesis: .venv/dev ## make 20,000 requests up from /openapi.json, for three callers (6 minutes)
 	@$(BIN)/python -m pytest tests/test_openapi.py -v -s -k as_described --examples 600
+
+.PHONY: test-e2e
+test-e2e: .venv/e2e ## use the page in Debian's Chromium, also behind its nginx (12 minutes)
+	@$(BIN)/python -m pytest tests/e2e --tb=short
+
+.PHONY: screenshots
+screenshots: .venv/e2e ## make those of the README anew, in docs/screenshots
+	@$(BIN)/python -m pytest tests/e2e/test_screenshots.py --screenshots docs/screenshots
 
 .PHONY: test-faults
 test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small scale (4 minutes)
@@ -72,6 +80,11 @@ clean: ## remove the virtual environment and caches; the data stays
 .venv/dev: .venv/standalone
 	@echo "adding what the tests need"
 	@$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+.venv/e2e: .venv/dev
+	@echo "adding what drives a browser (about 170 MB)"
+	@$(BIN)/pip install -q -e '.[e2e]'
 	@touch $@
 
 # What chatd is compared with has environments of its own: nothing of it is to get into chatd's.
