@@ -1,6 +1,7 @@
 """The page behind nginx: Debian's, as it is installed, and below a path."""
 
-import shutil
+import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,17 +9,20 @@ import pytest
 from playwright.async_api import expect
 
 from tests.chat_client import Chat
-from tests.e2e.conftest import OpenPage
-from tests.e2e.scripts import Held, cut, paced, prose
+from tests.conftest import Start
+from tests.e2e.conftest import OpenPage, Watch
+from tests.e2e.scripts import Held, cut, paced, prose, resumed
 from tests.faults.nginx import nginx
 from tests.model_server import ModelServer
+from tests.server_process import ServerProcess, serving
+from tests.token_provider import SECRET, token
+
+DEBIANS = Path("/usr/sbin/nginx")
 
 
 @pytest.fixture
 async def proxy(chat: Chat, tmp_path: Path) -> AsyncIterator[str]:
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-    assert program, "nginx is not installed: apt-get install nginx-light"
-    async with nginx(tmp_path / "nginx", [chat.client.port], Path(program)) as url:
+    async with nginx(tmp_path / "nginx", [chat.client.port], DEBIANS) as url:
         yield url
 
 
@@ -55,3 +59,39 @@ async def test_a_long_answer_and_a_reload(proxy: str, new_page: OpenPage, model:
     await page.reload()
     await page.has_ended(2)
     assert await page.source() == text
+
+
+async def test_chatd_is_killed_behind_it(new_page: OpenPage, model: ModelServer, tmp_path: Path, watch: Watch) -> None:
+    watch.expect("ERR_|status of 50[234]")
+    text = prose(4000)
+    model.default = resumed(text, rate=60)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as passed:
+        server = ServerProcess(passed, CHATD_DATA_DIR=str(tmp_path / "data"), ANTHROPIC_BASE_URL=model.url)
+        async with nginx(tmp_path / "nginx", [passed.getsockname()[1]], DEBIANS) as url:
+            async with serving(server):
+                page = await new_page(f"{url}/")
+                await page.open()
+                await page.send("A long story.")
+                await page.has_written(500)
+                await server.end(signal.SIGKILL)
+                await page.has_state("reconnecting")
+            async with serving(server):
+                await page.has_ended(2, timeout=60)
+                assert await page.source() == text
+
+
+@pytest.fixture
+async def signing_proxy(start: Start, tmp_path: Path) -> AsyncIterator[str]:
+    """Yield the URL of an nginx that adds a token to what it passes on."""
+    chat = await start(auth="jwt", jwt_secret=SECRET)
+    directives = f'proxy_set_header Authorization "Bearer {token("alice")}";'
+    async with nginx(tmp_path / "nginx", [chat.client.port], DEBIANS, directives) as url:
+        yield url
+
+
+async def test_a_proxy_that_signs_in(signing_proxy: str, new_page: OpenPage) -> None:
+    page = await new_page(f"{signing_proxy}/")
+    await page.open()
+    await page.ask("hello")
+    await expect(page.by("sign-in")).to_be_hidden()
+    await expect(page.by("sign-out")).to_be_hidden()

@@ -32,6 +32,7 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $host;
+            {directives}
             proxy_buffering off;
             proxy_read_timeout 75s;
         }}
@@ -40,6 +41,7 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $host;
+            {directives}
             proxy_read_timeout 75s;
         }}
     }}
@@ -60,16 +62,18 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def nginx(directory: Path, ports: Sequence[int], program: Path | None = None) -> AsyncIterator[str]:
+async def nginx(
+    directory: Path, ports: Sequence[int], program: Path | None = None, directives: str = ""
+) -> AsyncIterator[str]:
     """Yield the URL of an nginx that passes requests to these ports in turns, and believes in none's death.
 
-    Below `/deep/er/` it does so, too.
+    Below `/deep/er/` it does so, too; `directives` are added where it does.
     """
     directory.mkdir()
     port = free_port()
     servers = "\n        ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
     file = directory / "nginx.conf"
-    file.write_text(CONFIGURATION.format(directory=directory, servers=servers, port=port))
+    file.write_text(CONFIGURATION.format(directory=directory, servers=servers, port=port, directives=directives))
     process = await asyncio.create_subprocess_exec(
         *(str(program or find_nginx()), "-p", str(directory), "-e", "error.log", "-c", str(file)), env=os.environ
     )
