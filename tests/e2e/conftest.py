@@ -38,6 +38,9 @@ class Watch:
         """Take complaints that contain this (a regular expression) for what the test is about."""
         self.expected.append(pattern)
 
+    def has_heard(self, words: str) -> bool:
+        return any(words in line for line in self.complaints)
+
     def unexpected(self) -> list[str]:
         return [line for line in self.complaints if not any(re.search(pattern, line) for pattern in self.expected)]
 

@@ -1,18 +1,18 @@
 """What a hostile model says: nothing of it runs, nothing leaves, and the page stays usable."""
 
 import time
+from functools import partial
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Error, expect
 
+from tests.chat_client import until
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import Watch
 from tests.model_server import ModelServer, says
 
 RUN = "window.ran = true"
-BAD = (
-    "script, iframe, object, embed, link, style, meta, base, form, svg, math, img, video, [onerror], [style]"
-)
+BAD = "script, iframe, object, embed, link, style, meta, base, form, svg, math, img, video, [onerror], [style]"
 SAMPLES = [
     f"<script>{RUN}</script>",
     f"<img src=x onerror='{RUN}'>",
@@ -74,6 +74,36 @@ async def test_titles_and_messages_are_text(page: ChatPage) -> None:
     await expect(page.session("<img src=x")).to_be_visible()
     assert await page.evaluate("window.ran") is None
     await expect(page.page.locator("main img")).to_have_count(0)
+
+
+INJECTIONS = [
+    f"document.body.innerHTML = \"<img src=x onerror='{RUN}'>\"",
+    f"document.body.insertAdjacentHTML('beforeend', '<p onclick=\"{RUN}\">x</p>')",
+    f"document.body.append(Object.assign(document.createElement('script'), {{ text: '{RUN}' }}))",
+    f"setTimeout('{RUN}')",
+]
+
+
+@pytest.mark.parametrize("number", range(len(INJECTIONS)))
+async def test_the_policy_would_stop_what_slips_through(page: ChatPage, watch: Watch, number: int) -> None:
+    """Do from within the page's code what a mistake in it would do."""
+    watch.expect("Trusted|Content Security Policy|policy violated")
+    with pytest.raises(Error, match=r"Trusted|Content Security Policy"):
+        await page.evaluate(f"() => {{ {INJECTIONS[number]} }}")
+    assert await page.evaluate("window.ran") is None
+    assert watch.complaints
+
+
+async def test_the_policy_stops_what_is_loaded_from_elsewhere(page: ChatPage, watch: Watch) -> None:
+    watch.expect("Content Security Policy|policy violated|evil.example|CORS")
+    load = """() => { document.body.append(
+        Object.assign(new Image(), { src: "https://evil.example/x.png" }),
+        Object.assign(document.createElement("link"), { rel: "stylesheet", href: "https://evil.example/x.css" }),
+        Object.assign(document.createElement("iframe"), { src: "https://evil.example/" })); }"""
+    await page.evaluate(load)
+    await page.evaluate("fetch('https://evil.example/').catch(() => null)")
+    for directive in ("img-src", "style-src-elem", "frame-src", "connect-src"):
+        await until(partial(watch.has_heard, f"policy violated: {directive}"))
 
 
 HEAVY = {
