@@ -177,9 +177,9 @@ export class Conversation extends EventTarget {
     if (failure && turn.sending && !turn.started) this.fail(turn, failure, life);
     if (life !== this.life) return;
     this.turn = null;
-    if (turn.started && !failure) await this.settle();
+    this.tell("change");
     if (failure?.status === 404 && this.sessionId) this.tell("missing");
-    if (life === this.life) this.tell("change");
+    else if (turn.started && !failure) await this.settle();
   }
 
   /** A message that did not get through goes back to where it was written. */

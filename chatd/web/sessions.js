@@ -23,7 +23,7 @@ export class Sessions extends EventTarget {
     this.more.addEventListener("click", () => this.loadMore());
     this.sessions = [];
     this.hidden = new Set(); // deleted, but not beyond undoing
-    this.next = null;
+    this.next = undefined; // not known yet
     this.current = null;
   }
 
@@ -58,7 +58,7 @@ export class Sessions extends EventTarget {
   async searchAll() {
     this.render();
     const wanted = this.search.value;
-    while (wanted && wanted === this.search.value && this.next !== null && this.sessions.length < SEARCHED) await this.loadMore();
+    while (wanted && wanted === this.search.value && this.next && this.sessions.length < SEARCHED) await this.loadMore();
   }
 
   /** Mark the session that is open. */
@@ -79,8 +79,9 @@ export class Sessions extends EventTarget {
     const items = new Map([...this.list.children].map((item) => [item.dataset.sessionId, item]));
     shown.forEach((session, index) => this.place(this.fill(items.get(session.session_id) ?? this.item(session), session), index));
     while (this.list.childElementCount > shown.length) this.list.lastElementChild.remove();
-    this.more.hidden = this.next === null;
-    show(this.state, shown.length ? "" : wanted ? "No title has this in it." : "Nothing here yet.");
+    this.more.hidden = !this.next;
+    const none = wanted ? "No title has this in it." : "Nothing here yet.";
+    show(this.state, shown.length || this.next === undefined ? "" : none);
   }
 
   /** Move an item only where it must be moved: what has the focus would lose it. */
@@ -146,6 +147,7 @@ export class Sessions extends EventTarget {
   /** Take a session from the list; it is deleted when the time for undoing that is over. */
   delete(id, byKeyboard) {
     const name = this.title(id) ?? UNTITLED;
+    const wasOpen = id === this.current;
     const show = (hidden) => {
       this.hidden[hidden ? "add" : "delete"](id);
       this.render();
@@ -154,6 +156,7 @@ export class Sessions extends EventTarget {
       done: (leaving) => this.reallyDelete(id, leaving).catch(() => show(false)),
       undone: () => {
         show(false);
+        if (wasOpen) location.hash = id;
         if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
       },
     });
