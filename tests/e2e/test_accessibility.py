@@ -27,6 +27,10 @@ LOOKS = """(element) => [element, element.parentElement].map((one) => {
 }).join()"""
 MOVES = """document.getAnimations().some(
     ({ playState, effect }) => playState === "running" && effect.getComputedTiming().duration > 20)"""
+COVERS = """(name) => {
+    const box = (id) => document.querySelector(`[data-testid=${id}]`).getBoundingClientRect();
+    const toast = box("toast"), it = box(name);
+    return toast.left < it.right && it.left < toast.right && toast.top < it.bottom && it.top < toast.bottom; }"""
 ARABIC = "البحر هادئ الليلة والريح خفيفة."
 
 
@@ -59,7 +63,7 @@ async def test_axe_finds_nothing(new_page: OpenPage, chat: Chat, model: ModelSer
         await page.by("menu").click()
         await expect(page.by("session-search")).to_be_in_viewport()
         assert await violations(page) == []
-    await page.session("What makes tides?").get_by_test_id("delete").click(force=True)
+    await page.delete("What makes tides?")
     await expect(page.by("toast")).to_be_visible()
     assert await violations(page) == []
 
@@ -167,6 +171,24 @@ async def test_nothing_is_wider_than_the_screen(new_page: OpenPage, chat: Chat, 
     assert scroller <= 0
     for name in ("composer", "send"):
         await expect(page.by(name)).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize("options", [{}, PHONE, NARROW], ids=["desk", "phone", "narrow"])
+async def test_the_toast_covers_nothing_that_is_needed(new_page: OpenPage, chat: Chat, options: Any) -> None:
+    for title in ("a rather long title of something that was talked of once upon a time", "another"):
+        await chat.session(title=title)
+    page = await new_page(url_of(chat), **options)
+    await page.open()
+    if options:
+        await page.by("menu").click()
+    await page.delete("a rather long title")
+    await expect(page.by("undo")).to_be_in_viewport(ratio=1)
+    if options:
+        await page.page.keyboard.press("Escape")
+    for name in ("composer", "send", "session-title"):
+        assert not await page.page.evaluate(COVERS, name), name
+    await page.undo()
+    await expect(page.by("toast")).to_be_hidden()
 
 
 async def test_zoomed_text_still_fits(new_page: OpenPage, chat: Chat, model: ModelServer) -> None:
