@@ -116,7 +116,7 @@ async def test_older_messages_come_without_the_view_jumping(chat: Chat, new_page
         after = await anchor.evaluate(TOP)
         assert abs(after - before) <= 2, f"{after - before} px, with {seen} messages"
         seen = await page.messages().count()
-    questions = await page.messages("user").locator(".message-body").all_inner_texts()
+    questions = await page.messages("user").locator(".message-body").all_text_contents()
     assert questions == [f"question {number}" for number in range(120)]
     await expect(page.by("older")).to_be_hidden()
 
@@ -128,6 +128,6 @@ async def test_older_messages_come_with_the_wheel(chat: Chat, new_page: OpenPage
     for _ in range(100):
         await page.scroll(-1500)
         await page.page.wait_for_timeout(30)
-        if await page.body(page.messages("user").first).inner_text() == "question 0":
+        if await page.body(page.messages("user").first).text_content() == "question 0":
             break
     await expect(page.messages()).to_have_count(240)
