@@ -15,7 +15,7 @@ SECRET = "a secret that both sides know, and nobody else"
 
 def claims_of(subject: str = "alice", **claims: Any) -> dict[str, Any]:
     """Return claims that are accepted; None takes one out."""
-    given = {"sub": subject, "exp": time.time() + 300, **claims}
+    given = {"sub": subject, "exp": time.time() + 3600, **claims}
     return {name: value for name, value in given.items() if value is not None}
 
 

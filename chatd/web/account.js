@@ -12,8 +12,9 @@ export const isSignedOut = (error) => error?.status === 401;
 export class Account {
   constructor() {
     this.token = tab.get("token");
-    this.client = new ChatClient({ token: () => this.token });
+    this.client = new ChatClient({ token: () => this.use() });
     this.me = null;
+    this.isOver = false;
     this.signingIn = null;
   }
 
@@ -28,6 +29,11 @@ export class Account {
   /** Return the name under which something of this owner's is kept in the browser. */
   key(name) {
     return `${this.me.owner}:${name}`;
+  }
+
+  use() {
+    if (this.isOver) throw new DOMException("somebody else may be signed in", "AbortError");
+    return this.token;
   }
 
   choose(character) {
@@ -75,12 +81,12 @@ export class Account {
     try {
       const me = await new ChatClient({ token }).me();
       input.value = "";
-      this.token = token;
       tab.set("token", token);
-      if (this.me && this.me.owner !== me.owner) await startOver();
+      if (this.me && this.me.owner !== me.owner) await this.startOver();
+      this.token = token;
       return true;
     } catch (error) {
-      problem.textContent = isSignedOut(error) ? "This token is not accepted." : "chatd can't be reached just now.";
+      problem.textContent = isSignedOut(error) ? "This token is not accepted." : (error.detail ?? "This is no token.");
       input.select();
       return false;
     }
@@ -90,7 +96,16 @@ export class Account {
   async signOut() {
     tab.clear("");
     browser.clear(this.key(""));
-    await startOver();
+    await this.startOver();
+  }
+
+  /** Load the page anew, with no session open; never returns. Until it is there, this one does nothing for anybody. */
+  startOver() {
+    this.isOver = true;
+    browser.close();
+    history.replaceState(null, "", location.pathname + location.search);
+    location.reload();
+    return new Promise(() => {});
   }
 }
 
@@ -102,11 +117,4 @@ function nextSubmit(form) {
     };
     form.addEventListener("submit", submitted, { once: true });
   });
-}
-
-/** Load the page anew, with no session open; never returns. */
-function startOver() {
-  history.replaceState(null, "", location.pathname + location.search);
-  location.reload();
-  return new Promise(() => {});
 }

@@ -3,7 +3,7 @@
 const INTERVAL = 1000; // milliseconds
 const LONGEST = 600; // characters without an end of a sentence, after which what is there is told
 const KEPT = 8; // paragraphs that stay in the region
-const MARKUP = /[`*_#>|~]+/g;
+const MARKUP = /^[ \t]*(?:#{1,6}|>|[-*+])[ \t]+|[`*]+|~~+/gm;
 
 const sentences = Intl.Segmenter ? new Intl.Segmenter(undefined, { granularity: "sentence" }) : null;
 

@@ -2,10 +2,13 @@
 
 import { Account } from "./account.js";
 import { Announcer } from "./announcer.js";
-import { Composer, keepDraft, readDraft } from "./composer.js";
-import { Connection, pause } from "./connection.js";
+import { pause } from "./client/lifeline.js";
+import { Composer } from "./composer.js";
+import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { find, part } from "./dom.js";
+import { Drafts } from "./drafts.js";
+import { Outbox } from "./outbox.js";
 import { Scrolling } from "./scrolling.js";
 import { Sessions } from "./sessions.js";
 import { Sidebar } from "./sidebar.js";
@@ -13,22 +16,22 @@ import { Toast } from "./toast.js";
 
 const POLL = 3; // seconds between two looks at the open session, while the page is seen
 const LIST_EVERY = 4; // so many of them go without a look at the list
-const NEW = "New conversation";
 
 const account = new Account();
 const connection = new Connection(find("connection"));
+const drafts = new Drafts(account);
+const toast = new Toast(find("toast"));
 const announcer = new Announcer(find("announcer"));
-const composer = new Composer(document.querySelector(".dock"));
+const composer = new Composer(document.querySelector(".dock"), drafts);
 const scrolling = new Scrolling(document.querySelector(".scroller"), document.querySelector(".column"), find("jump"));
 const sidebar = new Sidebar(document.getElementById("sidebar"), document.getElementById("main"), find("menu"));
-const sessions = new Sessions(document.getElementById("sidebar"), { account, connection, toast: new Toast(find("toast")) });
+const sessions = new Sessions(document.getElementById("sidebar"), { account, connection, toast });
 const conversation = new Conversation({
-  ...{ account, connection, announcer, scrolling },
+  ...{ account, connection, announcer, scrolling, outbox: new Outbox(drafts) },
   ...{ messages: find("messages"), older: find("older"), empty: part("empty") },
 });
 
 const sessionInUrl = () => /^#(sess-[0-9a-f]{32})$/.exec(location.hash)?.[1] ?? null;
-const draftOf = (sessionId) => account.key(`draft:${sessionId ?? "new"}`);
 
 let openId; // of the open session; null for a new one
 
@@ -39,52 +42,54 @@ async function openFromUrl() {
   if (id === openId) return;
   openId = id;
   sessions.open(id);
-  composer.open(draftOf(id));
+  composer.open(id);
   await conversation.open(id);
 }
 
-function startNew() {
-  history.pushState(null, "", location.pathname + location.search);
+/** Leave the open session for a new one; where that is gone, there is no way back to it. */
+function startNew(leaveFor = "pushState") {
+  const url = location.pathname + location.search;
+  if (openId !== null) history[leaveFor](null, "", url);
   return openFromUrl();
 }
 
 function showState() {
-  const title = conversation.session ? (conversation.session.title ?? "Untitled") : NEW;
+  const { session, wanted, ready, busy } = conversation;
+  const title = session ? (session.title ?? "Untitled") : wanted ? "…" : "New conversation";
   find("session-title").textContent = title;
-  document.title = conversation.session ? `${title} · chatd` : "chatd";
-  composer.busy = conversation.busy;
+  document.title = session ? `${title} · chatd` : "chatd";
+  composer.setState({ ready, busy });
 }
 
-/** A message got through: its draft is done with, a new session gets its title. */
-async function sent({ text, sessionId, isNew, title, here }) {
-  const draft = draftOf(isNew ? null : sessionId);
-  if (readDraft(draft).text === text) keepDraft(draft, "");
+/** A message got through: a session that it has made gets its place in the URL, and a title. */
+async function sent({ sessionId, isNew, title, here }) {
   if (here && isNew) {
     history.replaceState(null, "", `#${sessionId}`);
     openId = sessions.current = sessionId;
-    composer.key = draftOf(sessionId);
+    composer.moveTo(sessionId);
   }
   if (isNew) await connection.persist(() => account.insist(() => account.client.renameSession(sessionId, title)));
   await sessions.refresh();
 }
 
 /** A message did not get through: it is a draft again. */
-function unsent({ error, text, sessionId, here }) {
-  keepDraft(draftOf(sessionId), text);
-  if (!here) return;
-  if (!composer.field.value) composer.write(text);
-  composer.tell(error.detail ?? "The message could not be sent.");
+function unsent({ error, text, key, sessionId, here }) {
+  if (!here) return drafts.add(sessionId, text, key);
+  composer.add(text, key);
+  composer.tell(error?.name === "AbortError" ? "" : (error?.detail ?? "This message was not sent."));
 }
 
 async function send({ text, key }) {
-  keepDraft(composer.key, text, key);
-  composer.write("");
   await conversation.send(text, key);
   await sessions.refresh();
 }
 
-function missing() {
-  startNew();
+/** The open session is gone: what was being written is not. */
+async function missing() {
+  const text = composer.field.value;
+  drafts.forget("draft", openId);
+  await startNew("replaceState");
+  if (text.trim()) composer.add(text);
   composer.tell("This conversation does not exist, or not any more.");
 }
 
@@ -95,7 +100,12 @@ function showAccount() {
   select.closest("label").hidden = (characters?.length ?? 0) < 2;
   select.addEventListener("change", () => account.choose(Number(select.value)));
   find("sign-out").hidden = account.token === null;
-  find("sign-out").addEventListener("click", () => account.signOut());
+  find("sign-out").addEventListener("click", signOut);
+}
+
+async function signOut() {
+  await toast.close(true);
+  await account.signOut();
 }
 
 function listen() {
@@ -108,10 +118,15 @@ function listen() {
   on(conversation, "missing", missing);
   on(sessions, "renamed", (id) => id === conversation.sessionId && conversation.poll());
   on(sessions, "deleted", (id) => id === openId && startNew());
-  find("new-session").addEventListener("click", startNew);
+  find("new-session").addEventListener("click", () => startNew());
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the URL's hash is a session
+    composer.field.focus();
+  });
   find("sessions").addEventListener("click", ({ target }) => target.closest("a") && sidebar.close());
   addEventListener("hashchange", openFromUrl);
   addEventListener("popstate", openFromUrl);
+  addEventListener("online", () => sessions.refresh());
 }
 
 /** Look every few seconds whether something happened elsewhere, as long as somebody looks at the page. */
@@ -134,7 +149,8 @@ async function main() {
   await connection.persist(() => account.open());
   showAccount();
   listen();
-  await Promise.all([openFromUrl(), sessions.refresh()]);
+  openFromUrl().catch(tellFailure);
+  sessions.refresh().catch(tellFailure);
   await keepLooking();
 }
 

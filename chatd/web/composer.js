@@ -1,44 +1,61 @@
 /** The field a message is written in: its drafts, its keys, its limit. */
 
+import { newKey } from "./client/chatd-client.js";
 import { find, formatNumber, part, show } from "./dom.js";
-import { browser } from "./storage.js";
+import { joined } from "./drafts.js";
 
 const LIMIT = 10_000; // characters, as chatd counts them
 const TOLD_FROM = 9_000;
 
 export class Composer extends EventTarget {
-  /** Dispatches `send` and `stop`. */
-  constructor(root) {
+  /** Dispatches `send` and `stop`. Takes nothing before a session, or a new one, is opened. */
+  constructor(root, drafts) {
     super();
+    this.drafts = drafts;
     this.form = root.querySelector("form");
     this.field = find("composer", root);
     this.send = find("send", root);
     this.stop = find("stop", root);
     this.count = part("count", root);
     this.problem = part("problem", root);
+    this.ready = false;
+    this.touch = matchMedia("(pointer: coarse)"); // whose keyboards have no Shift+Enter
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.press(event));
     this.form.addEventListener("submit", (event) => this.submit(event));
     this.stop.addEventListener("click", () => this.dispatchEvent(new Event("stop")));
   }
 
-  /** Keep what is written under a name from now on, and show what was kept under it. */
-  open(key) {
-    this.key = key;
+  /** Keep what is written for a session from now on, and show what was kept for it. */
+  open(sessionId) {
+    this.sessionId = sessionId;
+    this.field.readOnly = false;
     this.tell("");
-    this.write(readDraft(key).text);
+    this.write(this.drafts.read("draft", sessionId).text);
   }
 
-  /** Show whether an answer is being written: then it can be stopped, and nothing else be sent. */
-  set busy(busy) {
+  /** Take what is written along to the session that its first message has made. */
+  moveTo(sessionId) {
+    this.drafts.forget("draft", this.sessionId);
+    this.sessionId = sessionId;
+    this.drafts.keep("draft", sessionId, this.field.value);
+  }
+
+  /** Put a text before what is written. */
+  add(text, key = null) {
+    const [all, kept] = joined(text, key, this.field.value);
+    this.drafts.keep("draft", this.sessionId, all, kept);
+    this.write(all);
+  }
+
+  /** Show whether a message may be sent, and whether an answer is being written, which can be stopped. */
+  setState({ ready, busy }) {
     const focused = [this.send, this.stop].includes(document.activeElement);
+    this.ready = ready;
     this.send.hidden = busy;
     this.stop.hidden = !busy;
+    this.measure();
     if (focused) this.field.focus();
-  }
-
-  get busy() {
-    return this.send.hidden;
   }
 
   tell(problem) {
@@ -51,14 +68,14 @@ export class Composer extends EventTarget {
   }
 
   changed() {
-    keepDraft(this.key, this.field.value);
+    this.drafts.keep("draft", this.sessionId, this.field.value);
     this.tell("");
     this.measure();
   }
 
   measure() {
     const length = [...this.field.value].length;
-    this.send.disabled = !this.field.value.trim() || length > LIMIT;
+    this.send.disabled = !this.ready || !this.field.value.trim() || length > LIMIT;
     show(this.count, length > TOLD_FROM ? `${formatNumber(length)} of ${formatNumber(LIMIT)} characters` : "");
     this.count.toggleAttribute("data-over", length > LIMIT);
     if (!CSS.supports("field-sizing", "content")) this.grow();
@@ -71,30 +88,17 @@ export class Composer extends EventTarget {
 
   press(event) {
     if (event.key !== "Enter" || event.shiftKey || event.altKey || event.isComposing) return;
+    if (this.touch.matches && !event.ctrlKey && !event.metaKey) return;
     this.submit(event);
   }
 
   submit(event) {
     event.preventDefault();
-    if (this.send.disabled || this.busy) return;
-    const { text, key } = readDraft(this.key);
-    this.dispatchEvent(new CustomEvent("send", { detail: { text: this.field.value, key: key && text === this.field.value ? key : newKey() } }));
+    if (this.send.disabled || this.send.hidden) return;
+    const text = this.field.value;
+    const draft = this.drafts.read("draft", this.sessionId);
+    this.drafts.forget("draft", this.sessionId);
+    this.write("");
+    this.dispatchEvent(new CustomEvent("send", { detail: { text, key: (draft.text === text && draft.key) || newKey() } }));
   }
 }
-
-/** Return the draft that was kept under a name, and the idempotency key with which it was sent, if it was. */
-export function readDraft(name) {
-  try {
-    const { text, key } = JSON.parse(browser.get(name) ?? "{}");
-    return { text: String(text ?? ""), key: key ? String(key) : null };
-  } catch {
-    return { text: "", key: null };
-  }
-}
-
-/** Keep a draft, with the key under which it is sent: sent again after a reload, it is the same message. */
-export function keepDraft(name, text, key = null) {
-  browser.set(name, text && JSON.stringify({ text, key }));
-}
-
-const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,5 +1,7 @@
 /** The state of the connection, in words: as requests and streams find it. */
 
+import { pause } from "./client/lifeline.js";
+
 const LONGEST = 15; // seconds between two tries
 const WORDS = { online: "Connected", reconnecting: "Reconnecting…", offline: "Offline" };
 
@@ -43,23 +45,10 @@ export class Connection {
         return await this.watch(request);
       } catch (error) {
         if (!isUnreachable(error) || signal?.aborted) throw error;
-        await pause(seconds);
+        await pause(seconds, signal);
       }
     }
   }
-}
-
-/** Wait for a number of seconds, or until the device is online again. */
-export function pause(seconds) {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      removeEventListener("online", end);
-      resolve();
-    };
-    const timer = setTimeout(end, seconds * 1000);
-    addEventListener("online", end);
-  });
 }
 
 /** Tell whether an error says nothing but that chatd can't be reached now. */

@@ -1,23 +1,24 @@
 /** The open session: its messages, page by page, and the turn that runs in it, wherever it was begun. */
 
+import { newKey } from "./client/chatd-client.js";
 import { isUnreachable } from "./connection.js";
 import { MessageList } from "./message-list.js";
-import { Turn } from "./turn.js";
+import { OlderMessages } from "./older-messages.js";
+import { TurnView } from "./turn-view.js";
 
 const PAGE = 50; // messages
 
 export class Conversation extends EventTarget {
   /**
    * Dispatches `change` (title, state), `sent` and `unsent` (a message got through, or not) and `missing`.
-   * @param {object} parts account, connection, announcer, scrolling; the elements messages, older, empty
+   * @param {object} parts account, connection, outbox, announcer, scrolling; the elements messages, older, empty
    */
   constructor(parts) {
     super();
     Object.assign(this, parts);
     this.messages = new MessageList(parts.messages, () => this.tryAgain());
-    this.older.addEventListener("click", () => this.loadOlder());
-    this.scrolling.onNear(this.older, () => this.loadOlder());
-    this.clear();
+    this.older = new OlderMessages(this, parts.older);
+    this.clear(null);
   }
 
   get client() {
@@ -28,6 +29,11 @@ export class Conversation extends EventTarget {
     return this.session?.session_id ?? null;
   }
 
+  /** Whether it is known where a message would go. */
+  get ready() {
+    return this.sessionId === this.wanted;
+  }
+
   get busy() {
     return this.turn !== null;
   }
@@ -36,107 +42,107 @@ export class Conversation extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  clear() {
+  clear(wanted) {
     this.life?.abort();
     this.turn?.leave();
     this.life = new AbortController();
-    this.session = null;
-    this.turn = null;
-    this.before = null;
+    Object.assign(this, { wanted, session: null, turn: null });
     this.messages.clear();
-    this.older.hidden = true;
+    this.older.set(null);
     this.announcer.clear();
   }
 
-  /** Show a session, or none: the next message then makes one. */
+  /** Show a session, or none: the next message then makes one. Raises what keeps it from being loaded. */
   async open(sessionId) {
-    this.clear();
+    this.clear(sessionId);
     this.empty.hidden = sessionId !== null;
     this.tell("change");
-    if (sessionId === null) return;
-    const { life } = this;
-    const loaded = await this.load(sessionId, life.signal);
+    if (sessionId === null) this.resume();
+    else await this.load(this.life);
+  }
+
+  async load(life) {
+    this.loading = life;
+    try {
+      this.take(await this.unless404(() => this.read(life.signal), life), life);
+    } finally {
+      if (this.loading === life) this.loading = null;
+    }
+  }
+
+  take(loaded, life) {
     if (!loaded || life !== this.life) return;
     const [session, page] = loaded;
     this.session = session;
     this.messages.put(page.messages);
     this.scrolling.toEnd();
-    this.setBefore(page.before);
+    this.older.set(page.before);
     this.tell("change");
-    this.note(page);
+    if (!this.resume()) this.note(page);
   }
 
-  async load(sessionId, signal) {
-    const read = () => Promise.all([this.client.getSession(sessionId), this.client.getChatHistory(sessionId, { limit: PAGE, signal })]);
+  async read(signal) {
+    const id = this.wanted;
+    const both = () => Promise.all([this.client.getSession(id, { signal }), this.client.getChatHistory(id, { limit: PAGE, signal })]);
+    return this.connection.persist(() => this.account.insist(both), signal);
+  }
+
+  /** Ask for something of the open session; return nothing where it is another one meanwhile, or is gone, which is told. */
+  async unless404(request, life = this.life) {
     try {
-      return await this.connection.persist(() => this.account.insist(read), signal);
+      return await request();
     } catch (error) {
-      if (signal.aborted) return null;
-      if (error.status === 404) return this.tell("missing");
-      throw error;
+      if (life !== this.life) return undefined;
+      if (error.status !== 404) throw error;
+      this.tell("missing");
+    }
+  }
+
+  /** Ask like that, but leave it to the next time where chatd can't be reached now. */
+  async try(request) {
+    try {
+      await this.unless404(() => request(this.life));
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
     }
   }
 
   /** Take note of a session's state: attach to a turn that runs, offer another try after one that failed. */
   note({ status, message_count: count }) {
     this.count = count;
-    if (status === "thinking" || status === "executing") this.attach();
+    if (isRunning(status)) this.attach();
     else if (status === "error") this.messages.last?.fail("The last answer could not be completed.");
-  }
-
-  setBefore(before) {
-    this.before = before;
-    this.older.hidden = before === null;
-  }
-
-  async loadOlder() {
-    if (this.loadingOlder || this.before === null) return;
-    const { life, before } = this;
-    this.loadingOlder = true;
-    try {
-      const page = await this.history({ limit: PAGE, before, signal: life.signal });
-      if (life !== this.life) return;
-      this.scrolling.keepPlace(() => {
-        this.messages.put(page.messages, true);
-        this.setBefore(page.before);
-      });
-    } catch (error) {
-      if (!isUnreachable(error) && error.name !== "AbortError") throw error;
-    } finally {
-      this.loadingOlder = false;
-    }
   }
 
   history(query) {
     const { sessionId } = this;
-    return this.connection.watch(() => this.account.insist(() => this.client.getChatHistory(sessionId, query)));
+    const page = { limit: PAGE, signal: this.life.signal, ...query };
+    return this.connection.watch(() => this.account.insist(() => this.client.getChatHistory(sessionId, page)));
   }
 
-  /** Look whether something happened elsewhere, and show it. */
+  /** Look whether something happened elsewhere, and show it; load what could not be loaded before. */
   async poll() {
-    const { life, sessionId } = this;
-    if (this.busy || sessionId === null) return;
-    try {
-      const session = await this.connection.watch(() => this.account.insist(() => this.client.getSession(sessionId)));
-      if (life !== this.life || this.busy) return;
-      const moved = session.message_count !== this.count || session.status === "thinking";
-      const renamed = session.title !== this.session.title;
-      this.session = session;
-      if (moved) await this.catchUp();
-      if (renamed) this.tell("change");
-    } catch (error) {
-      if (life !== this.life) return;
-      if (error.status === 404) this.tell("missing");
-      else if (!isUnreachable(error) && error.name !== "AbortError") throw error;
-    }
+    if (this.busy || this.wanted === null) return;
+    if (this.session) await this.try((life) => this.look(life));
+    else if (this.loading !== this.life) await this.load(this.life);
   }
 
-  /** Load what came after the last message that is shown, and attach where a turn runs. */
+  async look(life) {
+    const { sessionId } = this;
+    const session = await this.connection.watch(() => this.account.insist(() => this.client.getSession(sessionId)));
+    if (life !== this.life || this.busy) return;
+    const renamed = session.title !== this.session.title;
+    this.session = session;
+    if (session.message_count !== this.count || isRunning(session.status)) await this.catchUp();
+    if (renamed) this.tell("change");
+  }
+
+  /** Load what came after the last message that is known to be saved, and attach where a turn runs. */
   async catchUp() {
     const { life } = this;
     let page;
     do {
-      page = await this.history({ after: this.messages.lastSaved, limit: PAGE, signal: life.signal });
+      page = await this.history({ after: this.messages.lastSaved });
       if (life !== this.life) return;
       this.messages.put(page.messages);
     } while (page.messages.length === PAGE);
@@ -144,81 +150,101 @@ export class Conversation extends EventTarget {
   }
 
   /** Send a message; it begins a turn, which is shown as it goes. */
-  async send(text, idempotencyKey) {
+  async send(text, key = newKey()) {
     const { client, sessionId } = this;
     const characterId = this.session?.character_id ?? this.account.character;
-    this.empty.hidden = true;
-    this.messages.last?.forgive();
-    const sending = this.messages.send(text);
-    this.scrolling.toEnd();
+    const request = { sessionId, characterId, idempotencyKey: key };
     const connect = (before, signal) =>
-      before?.lastEventId
-        ? client.attach(before.sessionId, { lastEventId: before.lastEventId, text: before.text, signal })
-        : client.streamChatResponse(text, { sessionId, characterId, idempotencyKey, signal });
-    await this.run(new Turn(this, connect, sending));
+      before?.lastEventId ? this.goOn(before, signal) : client.streamChatResponse(text, { ...request, signal });
+    const message = this.messages.make({ role: "user", content: text, status: "sending" });
+    const turn = new TurnView(this, connect, { message, text, key });
+    this.outbox.put(turn);
+    this.show(turn);
+    await this.run(turn);
   }
 
-  async attach() {
+  /** Show a message that is on its way, and the turn that it begins. */
+  show(turn) {
+    this.turn = turn;
+    this.empty.hidden = true;
+    this.messages.send(turn.sending.message);
+    this.scrolling.toEnd();
+    this.tell("change");
+  }
+
+  /** Go on with a message that is on its way; return whether there is one. */
+  resume() {
+    const turn = this.outbox.turnIn(this.sessionId);
+    const left = turn ? null : this.outbox.leftIn(this.sessionId);
+    if (turn) this.show(turn);
+    else if (left?.key) this.send(left.text, left.key);
+    else if (left) this.giveBack({ origin: this.sessionId, sending: left }, null);
+    return Boolean(turn || left?.key);
+  }
+
+  attach() {
     const { client, sessionId } = this;
-    const goOn = (before) => before?.lastEventId && { lastEventId: before.lastEventId, text: before.text };
-    await this.run(new Turn(this, (before, signal) => client.attach(sessionId, { ...goOn(before), signal })));
+    const connect = (before, signal) => (before?.lastEventId ? this.goOn(before, signal) : client.attach(sessionId, { signal }));
+    this.turn = new TurnView(this, connect);
+    this.tell("change");
+    return this.run(this.turn);
+  }
+
+  goOn({ sessionId, messageId, lastEventId, text }, signal) {
+    return this.client.attach(sessionId, { messageId, lastEventId, text, signal });
   }
 
   async run(turn) {
-    const { life } = this;
-    this.turn = turn;
-    this.tell("change");
-    let failure = null;
-    try {
-      await turn.watch();
-    } catch (error) {
-      failure = error;
-    }
-    if (failure && turn.sending && !turn.started) this.fail(turn, failure, life);
-    if (life !== this.life) return;
+    const failure = await turn.watch();
+    if (!turn.delivered) this.giveBack(turn, failure);
+    if (this.turn !== turn) return;
     this.turn = null;
+    if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
-    if (failure?.status === 404 && this.sessionId) this.tell("missing");
-    else if (turn.started && !failure) await this.settle();
+    if (failure?.status === 404) this.tell("missing");
+    else if (turn.started && !failure) await this.try(() => this.catchUp());
   }
 
-  /** A message that did not get through goes back to where it was written. */
-  fail(turn, error, life) {
-    turn.sending.remove();
-    if (life === this.life) this.empty.hidden = this.sessionId !== null;
-    this.tell("unsent", { error, text: turn.sending.text, sessionId: turn.sessionId, here: life === this.life });
-  }
-
-  /** Look what the session holds after a turn: perhaps the next one runs already. */
-  async settle() {
-    try {
-      await this.catchUp();
-    } catch (error) {
-      if (!isUnreachable(error) && error.name !== "AbortError" && error.status !== 404) throw error;
-    }
+  /** A message did not get through: it goes back to where it was written. */
+  giveBack({ origin, sending: { message, text, key } }, error) {
+    const here = origin === this.wanted;
+    this.outbox.remove({ origin });
+    message?.remove();
+    if (here) this.empty.hidden = origin !== null;
+    this.tell("unsent", { text, key: error?.status === 422 ? null : key, sessionId: origin, error, here });
   }
 
   /** A turn has started: it has a session now, and the message that began it an id. */
   async began(turn, userMessageId) {
-    const { sending } = turn;
     const here = this.turn === turn;
-    if (sending) this.tell("sent", { text: sending.text, sessionId: turn.sessionId, isNew: turn.isNew, title: titleOf(sending.text), here });
+    if (!turn.delivered) this.deliver(turn, here);
     if (!here) throw new DOMException("another session is open now", "AbortError");
-    if (sending) this.arrived(sending, userMessageId, turn.sessionId);
-    else if (!this.messages.find(userMessageId)) await this.catchUp();
+    if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
+    else if (!this.messages.byId.has(userMessageId)) await this.catchUp();
   }
 
-  arrived(sending, id, sessionId) {
-    this.session ??= { session_id: sessionId, character_id: this.account.character, title: titleOf(sending.text) };
-    this.messages.arrived(sending, id);
-    this.tell("change");
+  /** Take a message for delivered; the session that it has made is open now, if it was sent here. */
+  deliver(turn, here) {
+    const { origin, sessionId, sending } = turn;
+    const title = titleOf(sending.text);
+    turn.delivered = true;
+    this.outbox.remove(turn);
+    this.messages.last?.forgive();
+    if (here && origin === null) {
+      this.session = { session_id: sessionId, character_id: this.account.character, title };
+      this.wanted = sessionId;
+    }
+    this.tell("sent", { sessionId, isNew: origin === null, title, here });
+    if (here) this.tell("change");
   }
 
   async tryAgain() {
-    const last = this.messages.shown.findLast(({ role }) => role === "user");
-    if (last && !this.busy) await this.send(last.text);
+    const { lastQuestion } = this.messages;
+    if (lastQuestion && this.ready && !this.busy) await this.send(lastQuestion);
   }
 }
+
+const isRunning = (status) => status === "thinking" || status === "executing";
 
 /** Make a title of a message: its first line, cut at a word. */
 function titleOf(text) {

@@ -8,11 +8,13 @@ export class MessageList {
    * @param {() => void} tryAgain
    */
   constructor(element, tryAgain) {
-    Object.assign(this, { element, tryAgain, shown: [] });
+    Object.assign(this, { element, tryAgain, shown: [], byId: new Map() });
   }
 
   clear() {
+    for (const message of this.shown) message.clearNotice();
     this.shown = [];
+    this.byId.clear();
     this.element.replaceChildren();
   }
 
@@ -20,58 +22,62 @@ export class MessageList {
     return this.shown.at(-1);
   }
 
-  /** Return the id of the last message that the history has. */
+  /** Return the id of the last message that the history is known to have. */
   get lastSaved() {
-    return this.shown.findLast(({ id, status }) => id && status !== "error" && status !== "streaming")?.id;
+    return this.shown.findLast(({ isSaved }) => isSaved)?.id;
   }
 
-  find(id) {
-    return this.shown.find((message) => message.id === id);
+  get lastQuestion() {
+    return this.shown.findLast(({ role }) => role === "user")?.text;
   }
 
   make(fields) {
     return new Message(fields, this.tryAgain);
   }
 
-  /** Show messages of the history after those that are shown, or before them; one that is shown already stays. */
+  /** Show messages of the history after those that are shown, or before them; an answer that was cut is completed. */
   put(messages, earlier = false) {
-    const unseen = messages.filter(({ id }) => !this.find(id)).map((fields) => this.make(fields));
-    const elements = unseen.map(({ element }) => element);
+    for (const fields of messages) this.byId.get(fields.id)?.complete(fields);
+    const unseen = messages.filter(({ id }) => !this.byId.has(id)).map((fields) => this.make(fields));
+    for (const message of unseen) this.byId.set(message.id, message);
     this.shown = earlier ? [...unseen, ...this.shown] : [...this.shown, ...unseen];
+    const elements = unseen.map(({ element }) => element);
     if (earlier) this.element.prepend(...elements);
     else this.element.append(...elements);
   }
 
+  add(message) {
+    this.shown.push(message);
+    this.byId.set(message.id, message);
+    this.element.append(message.element);
+  }
+
   /** Show a message that is on its way, last; it counts as shown once it has arrived. */
-  send(text) {
-    const sending = this.make({ role: "user", content: text, status: "sending" });
-    this.element.append(sending.element);
-    return sending;
+  send(message) {
+    this.element.append(message.element);
   }
 
   /** Give a message that has arrived its id; sent twice (with one key), it may be there already. */
-  arrived(sending, id) {
-    if (this.find(id)) return sending.remove();
-    sending.id = id;
-    sending.end({ status: "complete", created_at: new Date().toISOString() });
-    this.shown.push(sending);
+  arrived(message, id) {
+    if (this.byId.has(id)) return message.remove();
+    message.id = id;
+    message.end({ status: "complete", created_at: new Date().toISOString() });
+    this.add(message);
   }
 
   /** Return the message of an answer that is being written. */
   answer(id) {
-    const shown = this.find(id);
-    if (shown) {
-      shown.restart();
-      return shown;
-    }
+    const shown = this.byId.get(id);
+    shown?.restart();
+    if (shown) return shown;
     const answer = this.make({ id, role: "assistant", content: "", status: "streaming" });
-    this.shown.push(answer);
-    this.element.append(answer.element);
+    this.add(answer);
     return answer;
   }
 
   drop(message) {
     message.remove();
+    this.byId.delete(message.id);
     this.shown = this.shown.filter((other) => other !== message);
   }
 }

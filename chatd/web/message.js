@@ -37,6 +37,11 @@ export class Message {
     else this.end(fields);
   }
 
+  /** Whether the history has it, as it is shown. */
+  get isSaved() {
+    return Boolean(this.id) && !["sending", "streaming", "error"].includes(this.status);
+  }
+
   get id() {
     return this.element.dataset.messageId;
   }
@@ -58,8 +63,18 @@ export class Message {
   restart() {
     this.markdown ??= new StreamingMarkdown(this.body);
     this.status = "streaming";
+    this.element.classList.remove("settled");
     this.foot.hidden = true;
+    this.forgive();
     this.reset("");
+  }
+
+  /** Take over what was saved, where the message was not read to its end. */
+  complete(fields) {
+    if (this.isSaved) return;
+    this.text = fields.content;
+    this.forgive();
+    this.end(fields);
   }
 
   append(text) {
@@ -80,6 +95,7 @@ export class Message {
     this.status = status;
     this.render();
     if (status === "sending") return;
+    afterLayout(() => this.element.classList.add("settled"));
     this.foot.hidden = false;
     find("copy-message", this.foot).hidden = !navigator.clipboard || !this.text;
     if (createdAt) showTime(find("time", this.foot), createdAt);
@@ -132,14 +148,15 @@ export class Message {
   }
 
   enableCopying(button) {
+    const label = button.getAttribute("aria-label");
+    const tell = (outcome, copied) => {
+      button.setAttribute("aria-label", outcome);
+      button.toggleAttribute("data-copied", copied);
+    };
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(this.text);
-      button.setAttribute("aria-label", "Copied");
-      button.dataset.copied = "";
-      setTimeout(() => {
-        button.setAttribute("aria-label", "Copy this message");
-        delete button.dataset.copied;
-      }, COPIED);
+      const copied = await navigator.clipboard.writeText(this.text).then(() => true, () => false);
+      tell(copied ? "Copied" : "Copying is not allowed here", copied);
+      setTimeout(() => tell(label, false), COPIED);
     });
   }
 
@@ -147,4 +164,9 @@ export class Message {
     this.clearNotice();
     this.element.remove();
   }
+}
+
+/** Call back when what was shown has its size: only then may the browser skip it while it is out of view. */
+function afterLayout(callback) {
+  requestAnimationFrame(() => requestAnimationFrame(callback));
 }

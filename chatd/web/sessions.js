@@ -1,7 +1,7 @@
 /** The list of sessions: found by title, renamed in place, deleted with a way back. */
 
 import { isUnreachable } from "./connection.js";
-import { find, fromTemplate, part, show, showAge } from "./dom.js";
+import { find, fromTemplate, part, showAge } from "./dom.js";
 
 const PAGE = 50; // sessions
 const SEARCHED = 1000; // of them are loaded for a search without being asked for
@@ -37,9 +37,10 @@ export class Sessions extends EventTarget {
     try {
       const { sessions, next } = await this.page();
       const last = sessions.at(-1)?.updated_at ?? "";
-      const older = next === null ? [] : this.sessions.filter((known) => known.updated_at < last);
-      this.sessions = [...sessions, ...older];
-      if (older.length === 0) this.next = next;
+      const ids = new Set(sessions.map((session) => session.session_id));
+      const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
+      this.sessions = next === null ? sessions : [...sessions, ...older];
+      if (next === null || older.length === 0) this.next = next;
       this.render();
     } catch (error) {
       if (!isUnreachable(error)) throw error;
@@ -81,7 +82,7 @@ export class Sessions extends EventTarget {
     while (this.list.childElementCount > shown.length) this.list.lastElementChild.remove();
     this.more.hidden = !this.next;
     const none = wanted ? "No title has this in it." : "Nothing here yet.";
-    show(this.state, shown.length || this.next === undefined ? "" : none);
+    this.state.textContent = shown.length || this.next === undefined ? "" : none;
   }
 
   /** Move an item only where it must be moved: what has the focus would lose it. */
@@ -153,7 +154,10 @@ export class Sessions extends EventTarget {
       this.render();
     };
     this.toast.show(`Deleted “${name.length > 40 ? `${name.slice(0, 40)}…` : name}”`, {
-      done: (leaving) => this.reallyDelete(id, leaving).catch(() => show(false)),
+      done: (leaving) => this.reallyDelete(id, leaving).catch((error) => {
+        show(false);
+        throw error;
+      }),
       undone: () => {
         show(false);
         if (wasOpen) location.hash = id;
@@ -174,6 +178,5 @@ export class Sessions extends EventTarget {
       if (error.status !== 404) throw error;
     }
     this.sessions = this.sessions.filter((session) => session.session_id !== id);
-    this.hidden.delete(id);
   }
 }

@@ -25,6 +25,11 @@ class Storage {
     }
   }
 
+  /** Keep nothing more. */
+  close() {
+    this.area = null;
+  }
+
   /** Forget all that begins so. */
   clear(start) {
     for (const key of Object.keys(this.area ?? {})) {

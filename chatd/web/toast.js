@@ -8,6 +8,7 @@ export class Toast {
   constructor(element) {
     this.element = element;
     this.pending = null;
+    this.status = part("toast-status"); // is always there: what appears together with its text is not read out
     find("undo", element).addEventListener("click", () => this.undo());
     addEventListener("pagehide", () => this.close(true));
   }
@@ -21,7 +22,7 @@ export class Toast {
     this.close();
     this.pending = then;
     this.element.hidden = false;
-    part("toast-text", this.element).textContent = text;
+    this.status.textContent = part("toast-text", this.element).textContent = text;
     this.timer = setTimeout(() => this.expire(), SECONDS * 1000);
   }
 
@@ -31,8 +32,9 @@ export class Toast {
     else this.close();
   }
 
-  close(leaving = false) {
-    this.settle()?.done(leaving);
+  /** Close it; return a promise that what it tells of is done. */
+  async close(leaving = false) {
+    await this.settle()?.done(leaving);
   }
 
   undo() {

@@ -45,6 +45,8 @@ export interface AttachOptions extends StreamOptions {
   lastEventId?: string | null;
   /** The text up to `lastEventId`: `ChatStream.text` goes on from it. */
   text?: string;
+  /** The answer's id: it tells the turn from a later one where `lastEventId` can't be honoured any more. */
+  messageId?: string | null;
 }
 
 export interface PageOptions extends RequestOptions {
@@ -265,6 +267,9 @@ export declare class ChatClient {
   stop(sessionId: string, options?: RequestOptions): Promise<Stopped>;
   me(options?: RequestOptions): Promise<Me>;
 }
+
+/** Return a random idempotency key. */
+export declare function newKey(): string;
 
 export declare class SseParser {
   constructor(lastEventId?: string);

@@ -9,6 +9,7 @@ import { SseParser } from "./sse.js";
 export { ChatStream, ChatdError, SseParser };
 
 const BACKOFF = { min: 0.5, max: 15 }; // seconds
+const LONGEST_ANSWER = 1000; // seconds without a byte; chatd gives a turn 900 by default
 const ATTEMPTS = 5; // at a message that is not streamed
 
 /**
@@ -37,7 +38,7 @@ export class ChatClient {
    */
   async sendMessage(message, { signal, ...options } = {}) {
     const { body, key } = this.#request(message, options);
-    const request = { body, headers: { "Idempotency-Key": key }, signal, silence: Infinity };
+    const request = { body, headers: { "Idempotency-Key": key }, signal, silence: LONGEST_ANSWER };
     for (let attempt = 1; ; attempt++) {
       try {
         const answer = await this.#http.exchange("POST", "agent/chat", request);
@@ -64,11 +65,11 @@ export class ChatClient {
   /**
    * Stream a session's running turn, or what came after `lastEventId`; no event where there is nothing (more).
    * @param {string} sessionId
-   * @param {Api.AttachOptions} [options] `text`: what is known up to `lastEventId`
+   * @param {Api.AttachOptions} [options] `text`, `messageId`: what is known up to `lastEventId`
    * @returns {ChatStream}
    */
-  attach(sessionId, { lastEventId, text, ...options } = {}) {
-    return new ChatStream(this.#http, { sessionId, lastEventId, text }, this.#backoff, options);
+  attach(sessionId, { lastEventId, text, messageId, ...options } = {}) {
+    return new ChatStream(this.#http, { sessionId, lastEventId, text, messageId }, this.#backoff, options);
   }
 
   /**
@@ -175,8 +176,8 @@ function isPassing(error) {
   return error instanceof ChatdError && error.passing;
 }
 
-/** Return a random key; crypto.randomUUID is not there on a page that came over plain HTTP. */
-function newKey() {
+/** Return a random idempotency key; crypto.randomUUID is not there on a page that came over plain HTTP. */
+export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -186,5 +186,5 @@ function parse(data) {
 /** @typedef {import("./chatd-client.d.ts").ChatEvent} ChatEvent */
 /**
  * What to stream: `body` begins a turn, without it the one of `sessionId` is read from after `lastEventId`.
- * @typedef {{ body?: object, key?: string, sessionId?: string | null, lastEventId?: string | null, text?: string }} StreamRequest
+ * @typedef {{ body?: object, key?: string, sessionId?: string | null, lastEventId?: string | null, text?: string, messageId?: string | null }} StreamRequest
  */

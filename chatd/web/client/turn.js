@@ -12,9 +12,10 @@ export class Turn {
   #number = 0; // of the last event taken
   #whole = true; // whether `text` is all of the text
 
-  /** @param {{ sessionId?: string | null, lastEventId?: string | null, text?: string }} start */
-  constructor({ sessionId, lastEventId, text }) {
+  /** @param {{ sessionId?: string | null, lastEventId?: string | null, text?: string, messageId?: string | null }} start */
+  constructor({ sessionId, lastEventId, text, messageId }) {
     this.sessionId = sessionId ?? null;
+    this.messageId = messageId ?? null;
     this.text = text ?? "";
     if (lastEventId) {
       this.#follow(lastEventId);

@@ -2,40 +2,48 @@
 
 import { isSignedOut } from "./account.js";
 
-export class Turn {
+export class TurnView {
   /**
    * @param {import("./conversation.js").Conversation} conversation
    * @param {(before: object | null, signal: AbortSignal) => object} connect opens a stream, or goes on where one was left
-   * @param {import("./message.js").Message | null} sending the message that begins it, where it is begun here
+   * @param {{ message: import("./message.js").Message, text: string, key: string } | null} sending what begins it, if
+   *   it is begun here
    */
   constructor(conversation, connect, sending = null) {
     Object.assign(this, { conversation, connect, sending });
+    this.origin = conversation.sessionId;
+    this.sessionId = this.origin;
     this.answer = null;
-    this.sessionId = conversation.sessionId;
-    this.isNew = this.sessionId === null;
+    this.delivered = sending === null;
+    this.away = false; // whether chatd can't be reached just now
     this.stopping = false;
     this.life = new AbortController();
   }
 
-  /** Watch until the turn has ended, asking for new tokens on the way; raises what kept it from being begun or read. */
+  /** Watch until the turn has ended, asking for new tokens on the way; return what kept it from being begun or read. */
   async watch() {
     let stream = null;
     for (;;) {
       try {
         stream = this.connect(stream, this.life.signal);
         for await (const event of stream) await this.take(event);
-        return;
+        return null;
       } catch (error) {
-        if (!isSignedOut(error)) throw error;
+        if (!isSignedOut(error)) return error;
         await this.conversation.account.signIn();
       }
     }
   }
 
   async take(event) {
-    if (event.type === "connection") this.conversation.connection.follow(event);
+    if (event.type === "connection") this.connected(event);
     else if (event.type === "start") await this.start(event);
-    else if (Object.hasOwn(EFFECTS, event.type)) EFFECTS[event.type](this, event);
+    else if (this.started && Object.hasOwn(EFFECTS, event.type)) EFFECTS[event.type](this, event);
+  }
+
+  connected(event) {
+    this.away = event.state !== "open";
+    this.conversation.connection.follow(event);
   }
 
   get started() {
@@ -43,8 +51,8 @@ export class Turn {
   }
 
   async start({ session_id: sessionId, message_id: messageId, user_message_id: userMessageId }) {
-    this.sessionId = sessionId;
     if (this.started) return; // told again, after a new token
+    this.sessionId = sessionId;
     await this.conversation.began(this, userMessageId);
     this.answer = this.conversation.messages.answer(messageId);
     if (this.stopping) await this.stop();
@@ -52,14 +60,15 @@ export class Turn {
 
   /** Watch no longer; a message that is on its way must first be known to have arrived. */
   leave() {
-    if (this.started || !this.sending) this.life.abort();
+    if (this.delivered) this.life.abort();
   }
 
-  /** Stop it; one that has not started yet is stopped when it has. */
+  /** Stop it, as soon as it has started; a message that can't get through is called back. */
   async stop() {
     this.stopping = true;
-    const { account } = this.conversation;
-    if (this.started) await account.insist(() => account.client.stop(this.sessionId));
+    const { account, connection } = this.conversation;
+    if (this.started) await connection.persist(() => account.insist(() => account.client.stop(this.sessionId)), this.life.signal);
+    else if (this.away) this.life.abort();
   }
 }
 
