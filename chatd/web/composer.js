@@ -8,7 +8,7 @@ const LIMIT = 10_000; // characters, as chatd counts them
 const TOLD_FROM = 9_000;
 
 export class Composer extends EventTarget {
-  /** Dispatches `send` and `stop`. Takes nothing before a session, or a new one, is opened. */
+  /** Dispatches `send` and `stop`. */
   constructor(root, drafts) {
     super();
     this.drafts = drafts;
@@ -28,10 +28,11 @@ export class Composer extends EventTarget {
 
   /** Keep what is written for a session from now on, and show what was kept for it. */
   open(sessionId) {
+    const early = this.sessionId === undefined ? this.field.value : ""; // written while the page was opening
     this.sessionId = sessionId;
-    this.field.readOnly = false;
     this.tell("");
     this.write(this.drafts.read("draft", sessionId).text);
+    if (early.trim()) this.add(early);
   }
 
   /** Take what is written along to the session that its first message has made. */
@@ -68,7 +69,7 @@ export class Composer extends EventTarget {
   }
 
   changed() {
-    this.drafts.keep("draft", this.sessionId, this.field.value);
+    if (this.sessionId !== undefined) this.drafts.keep("draft", this.sessionId, this.field.value);
     this.tell("");
     this.measure();
   }
