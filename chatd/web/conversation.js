@@ -7,6 +7,7 @@ import { OlderMessages } from "./older-messages.js";
 import { TurnView } from "./turn-view.js";
 
 const PAGE = 50; // messages
+const SPENT = new Set([404, 422]); // what a key is answered with whose session is gone, or that had another message
 
 export class Conversation extends EventTarget {
   /**
@@ -201,7 +202,7 @@ export class Conversation extends EventTarget {
     this.turn = null;
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
-    if (failure?.status === 404) this.tell("missing");
+    if (failure?.status === 404 && this.wanted !== null) this.tell("missing");
     else if (turn.started && !failure) await this.try(() => this.catchUp());
   }
 
@@ -211,7 +212,7 @@ export class Conversation extends EventTarget {
     this.outbox.remove({ origin });
     message?.remove();
     if (here) this.empty.hidden = origin !== null;
-    this.tell("unsent", { text, key: error?.status === 422 ? null : key, sessionId: origin, error, here });
+    this.tell("unsent", { text, key: SPENT.has(error?.status) ? null : key, sessionId: origin, error, here });
   }
 
   /** A turn has started: it has a session now, and the message that began it an id. */

@@ -27,6 +27,12 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
     return {"status": status, "content_type": "application/problem+json", "body": json.dumps(fields)}
 
 
+async def answer_wrongly(route: Route) -> None:
+    """Let a request through, and a broken proxy's answer back."""
+    await route.fetch()
+    await route.fulfill(**problem(500, code="internal", detail="Somewhere between, something broke."))
+
+
 async def questions(chat: Chat, session_id: str) -> list[str]:
     messages = (await chat.history(session_id))["messages"]
     return [message["content"] for message in messages if message["role"] == "user"]
@@ -110,10 +116,6 @@ async def test_one_that_failed_in_doubt_is_sent_again_as_the_same(page: ChatPage
     watch.expect("Failed to load resource")
     session_id = await session_in(page, chat)
 
-    async def answer_wrongly(route: Route) -> None:
-        await route.fetch()
-        await route.fulfill(**problem(500, code="internal", detail="Somewhere between, something broke."))
-
     await page.page.route(POST, answer_wrongly)
     await page.send("pay once")
     await expect(page.page.locator("[data-part=problem]")).to_have_text("Somewhere between, something broke.")
@@ -182,6 +184,23 @@ async def test_one_for_a_session_that_is_gone_is_kept(page: ChatPage, chat: Chat
     assert page.session_id() == ""
     await page.by("composer").press("Enter")
     await page.has_ended(2)
+
+
+async def test_one_whose_session_was_made_and_deleted(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("Failed to load resource")
+
+    await page.page.route(POST, answer_wrongly)
+    await page.send("once more")
+    await draft_is(page, "once more")
+    await page.page.unroute(POST)
+    (made,) = (await chat.call("GET", "/agent/sessions"))["sessions"]
+    await chat.call("DELETE", f"/agent/session/{made['session_id']}", 204)
+    await page.by("composer").press("Enter")
+    await draft_is(page, "once more")
+    await expect(page.by("send")).to_be_visible()
+    await page.by("composer").press("Enter")
+    await page.has_ended(2)
+    assert await questions(chat, page.session_id()) == ["once more"]
 
 
 async def test_what_is_typed_before_the_page_is_ready_stays(page: ChatPage) -> None:
