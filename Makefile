@@ -43,7 +43,7 @@ soak: .venv/dev ## the full scale again and again, by new seeds, until something
 	@while $(BIN)/python -m pytest tests/faults -v -x --tb=short --scale full; do :; done
 
 .PHONY: lint
-lint: .venv/dev ## check style and types
+lint: .venv/e2e ## check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy

@@ -86,6 +86,7 @@ async function send({ text, key }) {
 
 /** The open session is gone: what was being written is not. */
 async function missing() {
+  if (openId === null) return; // a new one can't be
   const text = composer.field.value;
   drafts.forget("draft", openId);
   await startNew("replaceState");
@@ -139,8 +140,9 @@ async function keepLooking() {
   }
 }
 
-/** Whatever fails and is handled nowhere else is told here. */
+/** Whatever fails and is handled nowhere else is told here, but for what was given up on purpose. */
 function tellFailure(error) {
+  if (error.name === "AbortError") return;
   composer.tell(error.detail ?? "Something went wrong: reload the page.");
   if (!error.detail) console.error(error);
 }

@@ -202,7 +202,7 @@ export class Conversation extends EventTarget {
     this.turn = null;
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
-    if (failure?.status === 404 && this.wanted !== null) this.tell("missing");
+    if (failure?.status === 404) this.tell("missing");
     else if (turn.started && !failure) await this.try(() => this.catchUp());
   }
 
