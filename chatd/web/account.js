@@ -28,7 +28,7 @@ export class Account {
 
   /** Return the name under which something of this owner's is kept in the browser. */
   key(name) {
-    return `${this.me.owner}:${name}`;
+    return `${encodeURIComponent(this.me.owner)}:${name}`;
   }
 
   use() {

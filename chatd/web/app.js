@@ -27,7 +27,7 @@ const scrolling = new Scrolling(document.querySelector(".scroller"), document.qu
 const sidebar = new Sidebar(document.getElementById("sidebar"), document.getElementById("main"), find("menu"));
 const sessions = new Sessions(document.getElementById("sidebar"), { account, connection, toast });
 const conversation = new Conversation({
-  ...{ account, connection, announcer, scrolling, outbox: new Outbox(drafts) },
+  ...{ account, connection, announcer, scrolling, outbox: new Outbox(account) },
   ...{ messages: find("messages"), older: find("older"), empty: part("empty") },
 });
 
@@ -74,7 +74,8 @@ async function sent({ sessionId, isNew, title, here }) {
 
 /** A message did not get through: it is a draft again. */
 function unsent({ error, text, key, sessionId, here }) {
-  if (!here) return drafts.add(sessionId, text, key);
+  const to = error?.status === 404 ? null : sessionId; // where that is gone, to a new one
+  if (!here && to !== openId) return drafts.add(to, text, key);
   composer.add(text, key);
   composer.tell(error?.name === "AbortError" ? "" : (error?.detail ?? "This message was not sent."));
 }
@@ -88,7 +89,7 @@ async function send({ text, key }) {
 async function missing() {
   if (openId === null) return; // a new one can't be
   const text = composer.field.value;
-  drafts.forget("draft", openId);
+  drafts.forget(openId);
   await startNew("replaceState");
   if (text.trim()) composer.add(text);
   composer.tell("This conversation does not exist, or not any more.");
@@ -105,7 +106,7 @@ function showAccount() {
 }
 
 async function signOut() {
-  await toast.close(true);
+  await toast.close(true).catch(() => {}); // what can't be deleted now stays
   await account.signOut();
 }
 
@@ -147,8 +148,20 @@ function tellFailure(error) {
   if (!error.detail) console.error(error);
 }
 
+async function openAccount() {
+  for (;;) {
+    try {
+      await connection.persist(() => account.open());
+      return composer.tell("");
+    } catch (error) {
+      tellFailure(error);
+      await pause(POLL);
+    }
+  }
+}
+
 async function main() {
-  await connection.persist(() => account.open());
+  await openAccount();
   showAccount();
   listen();
   openFromUrl().catch(tellFailure);

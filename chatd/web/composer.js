@@ -31,21 +31,21 @@ export class Composer extends EventTarget {
     const early = this.sessionId === undefined ? this.field.value : ""; // written while the page was opening
     this.sessionId = sessionId;
     this.tell("");
-    this.write(this.drafts.read("draft", sessionId).text);
+    this.write(this.drafts.read(sessionId).text);
     if (early.trim()) this.add(early);
   }
 
   /** Take what is written along to the session that its first message has made. */
   moveTo(sessionId) {
-    this.drafts.forget("draft", this.sessionId);
+    this.drafts.forget(this.sessionId);
     this.sessionId = sessionId;
-    this.drafts.keep("draft", sessionId, this.field.value);
+    this.drafts.keep(sessionId, this.field.value);
   }
 
   /** Put a text before what is written. */
   add(text, key = null) {
     const [all, kept] = joined(text, key, this.field.value);
-    this.drafts.keep("draft", this.sessionId, all, kept);
+    this.drafts.keep(this.sessionId, all, kept);
     this.write(all);
   }
 
@@ -69,7 +69,7 @@ export class Composer extends EventTarget {
   }
 
   changed() {
-    if (this.sessionId !== undefined) this.drafts.keep("draft", this.sessionId, this.field.value);
+    if (this.sessionId !== undefined) this.drafts.keep(this.sessionId, this.field.value);
     this.tell("");
     this.measure();
   }
@@ -97,8 +97,8 @@ export class Composer extends EventTarget {
     event.preventDefault();
     if (this.send.disabled || this.send.hidden) return;
     const text = this.field.value;
-    const draft = this.drafts.read("draft", this.sessionId);
-    this.drafts.forget("draft", this.sessionId);
+    const draft = this.drafts.read(this.sessionId);
+    this.drafts.forget(this.sessionId);
     this.write("");
     this.dispatchEvent(new CustomEvent("send", { detail: { text, key: (draft.text === text && draft.key) || newKey() } }));
   }

@@ -8,6 +8,7 @@ import { TurnView } from "./turn-view.js";
 
 const PAGE = 50; // messages
 const SPENT = new Set([404, 422]); // what a key is answered with whose session is gone, or that had another message
+const GIVEN_UP = { status: 422, detail: "It is not known whether this message arrived: look before you send it again." };
 
 export class Conversation extends EventTarget {
   /**
@@ -95,6 +96,8 @@ export class Conversation extends EventTarget {
     } catch (error) {
       if (life !== this.life) return undefined;
       if (error.status !== 404) throw error;
+      const left = this.outbox.leftIn(this.wanted);
+      if (left && !this.outbox.turnIn(this.wanted)) this.giveBack({ origin: this.wanted, sending: left }, error);
       this.tell("missing");
     }
   }
@@ -141,24 +144,25 @@ export class Conversation extends EventTarget {
   /** Load what came after the last message that is known to be saved, and attach where a turn runs. */
   async catchUp() {
     const { life } = this;
+    let after = this.messages.lastSaved;
     let page;
     do {
-      page = await this.history({ after: this.messages.lastSaved });
+      page = await this.history({ after });
       if (life !== this.life) return;
       this.messages.put(page.messages);
+      after = page.messages.at(-1)?.id;
     } while (page.messages.length === PAGE);
     if (!this.busy) this.note(page);
   }
 
   /** Send a message; it begins a turn, which is shown as it goes. */
-  async send(text, key = newKey()) {
+  async send(text, key = newKey(), character = this.session?.character_id ?? this.account.character) {
     const { client, sessionId } = this;
-    const characterId = this.session?.character_id ?? this.account.character;
-    const request = { sessionId, characterId, idempotencyKey: key };
+    const request = { sessionId, characterId: character, idempotencyKey: key };
     const connect = (before, signal) =>
       before?.lastEventId ? this.goOn(before, signal) : client.streamChatResponse(text, { ...request, signal });
     const message = this.messages.make({ role: "user", content: text, status: "sending" });
-    const turn = new TurnView(this, connect, { message, text, key });
+    const turn = new TurnView(this, connect, { message, text, key, character });
     this.outbox.put(turn);
     this.show(turn);
     await this.run(turn);
@@ -178,9 +182,9 @@ export class Conversation extends EventTarget {
     const turn = this.outbox.turnIn(this.sessionId);
     const left = turn ? null : this.outbox.leftIn(this.sessionId);
     if (turn) this.show(turn);
-    else if (left?.key) this.send(left.text, left.key);
-    else if (left) this.giveBack({ origin: this.sessionId, sending: left }, null);
-    return Boolean(turn || left?.key);
+    else if (left?.isRepeatable) this.send(left.text, left.key, left.character);
+    else if (left) this.giveBack({ origin: this.sessionId, sending: left }, GIVEN_UP);
+    return Boolean(turn || left?.isRepeatable);
   }
 
   attach() {
@@ -196,20 +200,22 @@ export class Conversation extends EventTarget {
   }
 
   async run(turn) {
+    const { life } = this;
     const failure = await turn.watch();
     if (!turn.delivered) this.giveBack(turn, failure);
     if (this.turn !== turn) return;
     this.turn = null;
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
-    if (failure?.status === 404) this.tell("missing");
-    else if (turn.started && !failure) await this.try(() => this.catchUp());
+    if (failure?.status === 404 && turn.sending) this.tell("missing");
+    else if (!failure && (turn.started || turn.sending)) await this.try(() => this.catchUp());
+    if (!failure && !this.busy && this.life === life) this.resume();
   }
 
   /** A message did not get through: it goes back to where it was written. */
   giveBack({ origin, sending: { message, text, key } }, error) {
     const here = origin === this.wanted;
-    this.outbox.remove({ origin });
+    this.outbox.remove(origin, key);
     message?.remove();
     if (here) this.empty.hidden = origin !== null;
     this.tell("unsent", { text, key: SPENT.has(error?.status) ? null : key, sessionId: origin, error, here });
@@ -220,8 +226,17 @@ export class Conversation extends EventTarget {
     const here = this.turn === turn;
     if (!turn.delivered) this.deliver(turn, here);
     if (!here) throw new DOMException("another session is open now", "AbortError");
+    if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.try(() => this.catchUp());
+    if (this.turn !== turn) throw new DOMException("another session is open now", "AbortError");
     if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
-    else if (!this.messages.byId.has(userMessageId)) await this.catchUp();
+  }
+
+  /** A turn that was begun long ago has no events any more: its message is in the history. */
+  begunBefore(turn) {
+    turn.delivered = true;
+    turn.sending.message.remove();
+    this.outbox.remove(turn.origin, turn.sending.key);
+    this.tell("sent", { sessionId: turn.origin, isNew: false, here: false });
   }
 
   /** Take a message for delivered; the session that it has made is open now, if it was sent here. */
@@ -229,10 +244,10 @@ export class Conversation extends EventTarget {
     const { origin, sessionId, sending } = turn;
     const title = titleOf(sending.text);
     turn.delivered = true;
-    this.outbox.remove(turn);
+    this.outbox.remove(origin, sending.key);
     this.messages.last?.forgive();
     if (here && origin === null) {
-      this.session = { session_id: sessionId, character_id: this.account.character, title };
+      this.session = { session_id: sessionId, character_id: sending.character, title };
       this.wanted = sessionId;
     }
     this.tell("sent", { sessionId, isNew: origin === null, title, here });

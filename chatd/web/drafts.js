@@ -1,44 +1,41 @@
-/** Texts that chatd does not have yet: what is being written in a session, and what was sent and may not have arrived. */
+/** What is being written in each session, kept in the browser until it is sent. */
 
 import { browser } from "./storage.js";
-
-/** @typedef {"draft" | "sending"} Kind */
 
 export class Drafts {
   constructor(account) {
     this.account = account;
   }
 
-  name(kind, sessionId) {
-    return this.account.key(`${kind}:${sessionId ?? "new"}`);
+  name(sessionId) {
+    return this.account.key(`draft:${sessionId ?? "new"}`);
   }
 
   /**
-   * Return a session's text, the idempotency key it was sent with, if it was, and when it was kept (ms).
-   * @param {Kind} kind
+   * Return a session's draft, and the idempotency key it was sent with before, if it was.
    * @param {string | null} sessionId null: of the session that it will make
    */
-  read(kind, sessionId) {
+  read(sessionId) {
     try {
-      const { text, key, at } = JSON.parse(browser.get(this.name(kind, sessionId)) ?? "{}");
-      return { text: String(text ?? ""), key: key ? String(key) : null, at: Number(at ?? 0) };
+      const { text, key } = JSON.parse(browser.get(this.name(sessionId)) ?? "{}");
+      return { text: String(text ?? ""), key: key ? String(key) : null };
     } catch {
-      return { text: "", key: null, at: 0 };
+      return { text: "", key: null };
     }
   }
 
   /** Keep a text; sent again with the same key, it is the same message. */
-  keep(kind, sessionId, text, key = null) {
-    browser.set(this.name(kind, sessionId), text && JSON.stringify({ text, key, at: Date.now() }));
+  keep(sessionId, text, key = null) {
+    browser.set(this.name(sessionId), text && JSON.stringify({ text, key }));
   }
 
-  forget(kind, sessionId) {
-    this.keep(kind, sessionId, "");
+  forget(sessionId) {
+    this.keep(sessionId, "");
   }
 
   /** Put a text before a session's draft. */
   add(sessionId, text, key) {
-    this.keep("draft", sessionId, ...joined(text, key, this.read("draft", sessionId).text));
+    this.keep(sessionId, ...joined(text, key, this.read(sessionId).text));
   }
 }
 

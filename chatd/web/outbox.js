@@ -1,24 +1,37 @@
 /** Messages on their way: each is kept in the browser, under the session it was sent in, until chatd is known to have it. */
 
+import { browser } from "./storage.js";
+
 const KEY_LIFE = 12 * 3600_000; // milliseconds; chatd keeps an idempotency key for twice as long
 
+/**
+ * A message that was sent; `key` is its idempotency key.
+ * @typedef {{ text: string, key: string, character: number }} Sending
+ */
+
 export class Outbox {
-  /** @param {import("./drafts.js").Drafts} drafts */
-  constructor(drafts) {
-    this.drafts = drafts;
+  /** @param {import("./account.js").Account} account */
+  constructor(account) {
+    this.account = account;
     this.turns = new Map(); // the ones of this page, by session
   }
 
-  /** Keep the message of a turn that is about to be begun. */
+  name(sessionId, key = "") {
+    return this.account.key(`sending:${sessionId ?? "new"}:${key}`);
+  }
+
+  /** Keep the message of a turn that is about to be begun; sent again, it is not older. */
   put(turn) {
-    this.drafts.keep("sending", turn.origin, turn.sending.text, turn.sending.key);
+    const { text, key, character } = turn.sending;
+    const name = this.name(turn.origin, key);
     this.turns.set(turn.origin, turn);
+    if (!browser.get(name)) browser.set(name, JSON.stringify({ text, key, character, at: Date.now() }));
   }
 
   /** Forget a message: it has arrived, or goes back to where it was written. */
-  remove({ origin }) {
-    this.turns.delete(origin);
-    this.drafts.forget("sending", origin);
+  remove(sessionId, key) {
+    if (this.turnIn(sessionId)?.sending.key === key) this.turns.delete(sessionId);
+    browser.set(this.name(sessionId, key), "");
   }
 
   /** Return the turn of this page whose message is on its way in a session. */
@@ -26,9 +39,10 @@ export class Outbox {
     return this.turns.get(sessionId);
   }
 
-  /** Return a message that an earlier page sent in a session, and its key as long as that makes sending again safe. */
+  /** Return the oldest message that an earlier page, or another tab, sent in a session, and whether that can be repeated. */
   leftIn(sessionId) {
-    const { text, key, at } = this.drafts.read("sending", sessionId);
-    return text ? { text, key: Date.now() - at < KEY_LIFE ? key : null } : null;
+    const left = browser.keys(this.name(sessionId)).map((name) => JSON.parse(browser.get(name)));
+    const [oldest] = left.sort((one, other) => one.at - other.at);
+    return oldest ? { ...oldest, isRepeatable: Date.now() - oldest.at < KEY_LIFE } : null;
   }
 }

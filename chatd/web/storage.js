@@ -1,9 +1,10 @@
-/** What the browser keeps: the token in this tab, drafts and the character by owner. One that keeps nothing is fine. */
+/** What the browser keeps: the token in this tab, texts and the character by owner; if it keeps nothing, the page does. */
 
 const PREFIX = "chatd:";
 
 class Storage {
   constructor(name) {
+    this.memory = new Map(); // what the browser does not take
     try {
       this.area = globalThis[name];
     } catch {
@@ -12,29 +13,36 @@ class Storage {
   }
 
   get(key) {
-    return this.area?.getItem(PREFIX + key) ?? null;
+    return this.memory.get(key) ?? this.area?.getItem(PREFIX + key) ?? null;
+  }
+
+  /** Return the keys that begin so. */
+  keys(start) {
+    const kept = Object.keys(this.area ?? {}).filter((key) => key.startsWith(PREFIX));
+    const keys = new Set([...kept.map((key) => key.slice(PREFIX.length)), ...this.memory.keys()]);
+    return [...keys].filter((key) => key.startsWith(start));
   }
 
   /** Keep a text, or forget it where it is empty. */
   set(key, text) {
+    if (this.isClosed) return;
+    this.memory.delete(key);
     try {
-      if (text) this.area?.setItem(PREFIX + key, text);
-      else this.area?.removeItem(PREFIX + key);
+      this.area?.removeItem(PREFIX + key);
+      if (text) this.area.setItem(PREFIX + key, text);
     } catch {
-      // a full or forbidden storage only means that nothing is kept
+      this.memory.set(key, text); // full or forbidden: kept as long as the page is open
     }
   }
 
   /** Keep nothing more. */
   close() {
-    this.area = null;
+    this.isClosed = true;
   }
 
   /** Forget all that begins so. */
   clear(start) {
-    for (const key of Object.keys(this.area ?? {})) {
-      if (key.startsWith(PREFIX + start)) this.area.removeItem(key);
-    }
+    for (const key of this.keys(start)) this.set(key, "");
   }
 }
 

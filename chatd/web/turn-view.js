@@ -6,8 +6,8 @@ export class TurnView {
   /**
    * @param {import("./conversation.js").Conversation} conversation
    * @param {(before: object | null, signal: AbortSignal) => object} connect opens a stream, or goes on where one was left
-   * @param {{ message: import("./message.js").Message, text: string, key: string } | null} sending what begins it, if
-   *   it is begun here
+   * @param {(import("./outbox.js").Sending & { message: import("./message.js").Message }) | null} sending what begins
+   *   it, if it is begun here
    */
   constructor(conversation, connect, sending = null) {
     Object.assign(this, { conversation, connect, sending });
@@ -22,6 +22,12 @@ export class TurnView {
 
   /** Watch until the turn has ended, asking for new tokens on the way; return what kept it from being begun or read. */
   async watch() {
+    const failure = await this.read();
+    this.life.abort();
+    return failure;
+  }
+
+  async read() {
     let stream = null;
     for (;;) {
       try {
@@ -38,12 +44,14 @@ export class TurnView {
   async take(event) {
     if (event.type === "connection") this.connected(event);
     else if (event.type === "start") await this.start(event);
+    else if (!this.delivered && ENDS.has(event.type)) this.conversation.begunBefore(this);
     else if (this.started && Object.hasOwn(EFFECTS, event.type)) EFFECTS[event.type](this, event);
   }
 
   connected(event) {
     this.away = event.state !== "open";
     this.conversation.connection.follow(event);
+    if (this.stopping && !this.delivered) this.stop();
   }
 
   get started() {
@@ -55,7 +63,7 @@ export class TurnView {
     this.sessionId = sessionId;
     await this.conversation.began(this, userMessageId);
     this.answer = this.conversation.messages.answer(messageId);
-    if (this.stopping) await this.stop();
+    if (this.stopping) this.stop();
   }
 
   /** Watch no longer; a message that is on its way must first be known to have arrived. */
@@ -67,10 +75,18 @@ export class TurnView {
   async stop() {
     this.stopping = true;
     const { account, connection } = this.conversation;
-    if (this.started) await connection.persist(() => account.insist(() => account.client.stop(this.sessionId)), this.life.signal);
+    const { signal } = this.life; // not to stop the next one
+    const ask = () => account.insist(() => account.client.stop(this.sessionId, { signal }));
+    if (this.started) await connection.persist(ask, signal).catch((error) => this.hasEnded(error));
     else if (this.away) this.life.abort();
   }
+
+  hasEnded(error) {
+    if (!this.life.signal.aborted) throw error;
+  }
 }
+
+const ENDS = new Set(["done", "error"]);
 
 const EFFECTS = {
   text({ answer, conversation }, { text }) {

@@ -301,3 +301,53 @@ async def test_none_is_sent_by_somebody_else(start: Start, new_page: OpenPage, w
     assert len(alice) == 1
     await expect(page.messages()).to_have_count(0)
     await draft_is(page, "")
+
+
+async def test_two_tabs_keep_each_their_own(page: ChatPage, new_page: OpenPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("Failed to load resource")
+    other = await new_page(page.url, beside=page)
+    await other.open()
+    await page.context.route(POST, refuse)
+    await page.send("of one tab")
+    await other.send("of the other")
+    for tab in (page, other):
+        await expect(tab.by("stop")).to_be_visible()
+        await tab.page.goto("about:blank")
+    await page.context.unroute(POST)
+    await page.open()
+    await page.has_ended(2)
+    await page.start_new()
+    await page.has_ended(2)
+    sessions = (await chat.call("GET", "/agent/sessions"))["sessions"]
+    asked = [await questions(chat, session["session_id"]) for session in sessions]
+    assert sorted(asked) == [["of one tab"], ["of the other"]]
+
+
+async def test_a_stop_that_comes_late_stops_no_other_turn(
+    page: ChatPage, chat: Chat, model: ModelServer, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    first, second = Held("One", " two."), Held("Three", " four.")
+    model.play([first, second])
+    await page.page.route("**/agent/chat/stop/**", refuse)
+    await page.send("first")
+    await page.is_answering()
+    await page.stop()
+    first.go_on.set()
+    await page.has_ended(2)
+    await page.send("second")
+    await page.page.unroute("**/agent/chat/stop/**")
+    await asyncio.sleep(4)  # in which the stop of before would have come
+    second.go_on.set()
+    await page.has_ended(4)
+    assert (await chat.history(session_id))["messages"][-1]["content"] == "Three four."
+
+
+async def test_those_of_elsewhere_are_seen_before_ones_own(page: ChatPage, chat: Chat) -> None:
+    session_id = await session_in(page, chat)
+    await chat.post("from elsewhere", session_id)
+    await page.send("from here")
+    await page.has_ended(4)
+    shown = await page.messages("user").locator(".message-body").all_text_contents()
+    assert shown == ["from elsewhere", "from here"]
