@@ -208,7 +208,7 @@ export class Conversation extends EventTarget {
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
     if (failure?.status === 404 && turn.sending) this.tell("missing");
-    else if (!failure && (turn.started || turn.sending)) await this.try(() => this.catchUp());
+    else if (!failure && this.session && (turn.started || turn.sending)) await this.try(() => this.catchUp());
     if (!failure && !this.busy && this.life === life) this.resume();
   }
 
