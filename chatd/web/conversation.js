@@ -2,13 +2,12 @@
 
 import { newKey } from "./client/chatd-client.js";
 import { isUnreachable } from "./connection.js";
+import { Delivery } from "./delivery.js";
 import { MessageList } from "./message-list.js";
 import { OlderMessages } from "./older-messages.js";
 import { TurnView } from "./turn-view.js";
 
 const PAGE = 50; // messages
-const SPENT = new Set([404, 422]); // what a key is answered with whose session is gone, or that had another message
-const GIVEN_UP = { status: 422, detail: "It is not known whether this message arrived: look before you send it again." };
 
 export class Conversation extends EventTarget {
   /**
@@ -19,6 +18,7 @@ export class Conversation extends EventTarget {
     super();
     Object.assign(this, parts);
     this.messages = new MessageList(parts.messages, () => this.tryAgain());
+    this.delivery = new Delivery(this, parts.outbox);
     this.older = new OlderMessages(this, parts.older);
     this.clear(null);
   }
@@ -59,7 +59,7 @@ export class Conversation extends EventTarget {
     this.clear(sessionId);
     this.empty.hidden = sessionId !== null;
     this.tell("change");
-    if (sessionId === null) this.resume();
+    if (sessionId === null) this.delivery.resume();
     else await this.load(this.life);
   }
 
@@ -80,7 +80,7 @@ export class Conversation extends EventTarget {
     this.scrolling.toEnd();
     this.older.set(page.before);
     this.tell("change");
-    if (!this.resume()) this.note(page);
+    if (!this.delivery.resume()) this.note(page);
   }
 
   async read(signal) {
@@ -96,8 +96,7 @@ export class Conversation extends EventTarget {
     } catch (error) {
       if (life !== this.life) return undefined;
       if (error.status !== 404) throw error;
-      const left = this.outbox.leftIn(this.wanted);
-      if (left && !this.outbox.turnIn(this.wanted)) this.giveBack({ origin: this.wanted, sending: left }, error);
+      this.delivery.giveBackLeft(error);
       this.tell("missing");
     }
   }
@@ -177,16 +176,6 @@ export class Conversation extends EventTarget {
     this.tell("change");
   }
 
-  /** Go on with a message that is on its way; return whether there is one. */
-  resume() {
-    const turn = this.outbox.turnIn(this.sessionId);
-    const left = turn ? null : this.outbox.leftIn(this.sessionId);
-    if (turn) this.show(turn);
-    else if (left?.isRepeatable) this.send(left.text, left.key, left.character);
-    else if (left) this.giveBack({ origin: this.sessionId, sending: left }, GIVEN_UP);
-    return Boolean(turn || left?.isRepeatable);
-  }
-
   attach() {
     const { client, sessionId } = this;
     const connect = (before, signal) => (before?.lastEventId ? this.goOn(before, signal) : client.attach(sessionId, { signal }));
@@ -202,56 +191,31 @@ export class Conversation extends EventTarget {
   async run(turn) {
     const { life } = this;
     const failure = await turn.watch();
-    if (!turn.delivered) this.giveBack(turn, failure);
+    if (!turn.delivered) this.delivery.giveBack(turn, failure);
     if (this.turn !== turn) return;
     this.turn = null;
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
     if (failure?.status === 404 && turn.sending) this.tell("missing");
     else if (!failure && this.session && (turn.started || turn.sending)) await this.try(() => this.catchUp());
-    if (!failure && !this.busy && this.life === life) this.resume();
-  }
-
-  /** A message did not get through: it goes back to where it was written. */
-  giveBack({ origin, sending: { message, text, key } }, error) {
-    const here = origin === this.wanted;
-    this.outbox.remove(origin, key);
-    message?.remove();
-    if (here) this.empty.hidden = origin !== null;
-    this.tell("unsent", { text, key: SPENT.has(error?.status) ? null : key, sessionId: origin, error, here });
+    if (!failure && !this.busy && this.life === life) this.delivery.resume();
   }
 
   /** A turn has started: it has a session now, and the message that began it an id. */
   async began(turn, userMessageId) {
     const here = this.turn === turn;
-    if (!turn.delivered) this.deliver(turn, here);
+    if (!turn.delivered) this.delivery.arrived(turn, here);
     if (!here) throw new DOMException("another session is open now", "AbortError");
+    this.messages.last?.forgive();
     if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.try(() => this.catchUp());
     if (this.turn !== turn) throw new DOMException("another session is open now", "AbortError");
     if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
   }
 
-  /** A turn that was begun long ago has no events any more: its message is in the history. */
-  begunBefore(turn) {
-    turn.delivered = true;
-    turn.sending.message.remove();
-    this.outbox.remove(turn.origin, turn.sending.key);
-    this.tell("sent", { sessionId: turn.origin, isNew: false, here: false });
-  }
-
-  /** Take a message for delivered; the session that it has made is open now, if it was sent here. */
-  deliver(turn, here) {
-    const { origin, sessionId, sending } = turn;
-    const title = titleOf(sending.text);
-    turn.delivered = true;
-    this.outbox.remove(origin, sending.key);
-    this.messages.last?.forgive();
-    if (here && origin === null) {
-      this.session = { session_id: sessionId, character_id: sending.character, title };
-      this.wanted = sessionId;
-    }
-    this.tell("sent", { sessionId, isNew: origin === null, title, here });
-    if (here) this.tell("change");
+  /** Take over the session that the first message has made. */
+  adopt(session) {
+    this.session = session;
+    this.wanted = session.session_id;
   }
 
   async tryAgain() {
@@ -261,11 +225,3 @@ export class Conversation extends EventTarget {
 }
 
 const isRunning = (status) => status === "thinking" || status === "executing";
-
-/** Make a title of a message: its first line, cut at a word. */
-function titleOf(text) {
-  const line = text.trim().split("\n", 1)[0];
-  const characters = [...line];
-  if (characters.length <= 60) return line;
-  return `${characters.slice(0, 60).join("").replace(/\s+\S*$/, "")}…`;
-}

@@ -44,7 +44,7 @@ export class TurnView {
   async take(event) {
     if (event.type === "connection") this.connected(event);
     else if (event.type === "start") await this.start(event);
-    else if (!this.delivered && ENDS.has(event.type)) this.conversation.begunBefore(this);
+    else if (!this.delivered && ENDS.has(event.type)) this.conversation.delivery.begunBefore(this);
     else if (this.started && Object.hasOwn(EFFECTS, event.type)) EFFECTS[event.type](this, event);
   }
 
