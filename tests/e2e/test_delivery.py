@@ -27,6 +27,17 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
     return {"status": status, "content_type": "application/problem+json", "body": json.dumps(fields)}
 
 
+class Hold:
+    """Holds requests up until they may go on."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, route: Route) -> None:
+        await self.go_on.wait()
+        await route.continue_()
+
+
 async def answer_wrongly(route: Route) -> None:
     """Let a request through, and a broken proxy's answer back."""
     await route.fetch()
@@ -53,18 +64,13 @@ async def draft_is(page: ChatPage, text: str) -> None:
 async def test_one_that_arrives_while_another_session_is_open(page: ChatPage, chat: Chat) -> None:
     here = await session_in(page, chat)
     there = (await chat.session(title="There"))["session_id"]
-    go_on = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        await go_on.wait()
-        await route.continue_()
-
-    await page.page.route(POST, hold)
+    held = Hold()
+    await page.page.route(POST, held)
     await page.send("once")
     await page.evaluate(f"location.hash = '{there}'")
     await expect(page.by("session-title")).to_have_text("There")
     await expect(page.messages()).to_have_count(0)
-    go_on.set()
+    held.go_on.set()
     await page.evaluate(f"location.hash = '{here}'")
     await page.has_ended(2)
     await draft_is(page, "")
@@ -92,19 +98,14 @@ async def test_one_on_its_way_is_there_when_its_session_is_opened_again(
 
 async def test_none_can_be_sent_before_its_session_is_there(page: ChatPage, chat: Chat) -> None:
     session_id = (await chat.session(title="Here"))["session_id"]
-    go_on = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        await go_on.wait()
-        await route.continue_()
-
-    await page.page.route(HISTORY, hold)
+    held = Hold()
+    await page.page.route(HISTORY, held)
     await page.open(session_id)
     await page.reload()
     await page.write("into this one")
     await page.by("composer").press("Enter")
     await expect(page.by("send")).to_be_disabled()
-    go_on.set()
+    held.go_on.set()
     await expect(page.by("send")).to_be_enabled()
     await page.by("composer").press("Enter")
     await page.has_ended(2)
@@ -204,17 +205,12 @@ async def test_one_whose_session_was_made_and_deleted(page: ChatPage, chat: Chat
 
 
 async def test_what_is_typed_before_the_page_is_ready_stays(page: ChatPage) -> None:
-    go_on = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        await go_on.wait()
-        await route.continue_()
-
-    await page.page.route("**/agent/me", hold)
+    held = Hold()
+    await page.page.route("**/agent/me", held)
     await page.reload()
     await page.by("composer").press_sequentially("early")
     await page.by("composer").press("Enter")
-    go_on.set()
+    held.go_on.set()
     await expect(page.by("send")).to_be_enabled()
     await draft_is(page, "early")
     await expect(page.messages()).to_have_count(0)
