@@ -14,8 +14,8 @@ import pytest
 
 from tests.chat_client import Chat, until
 from tests.conftest import Start
+from tests.e2e.nginx.site import NOTHING, Site, deployed
 from tests.e2e.scripts import Held, cut, paced, prose, resumed
-from tests.e2e.site import NOTHING, PROGRAMS, Site, deployed
 from tests.model_server import Exchange, ModelServer, Script
 from tests.server_process import ServerProcess
 from tests.sse_client import Event, events, lines, text_of
@@ -24,26 +24,21 @@ from tests.token_provider import SECRET, bearer, token
 HEARTBEAT = 0.3  # seconds, in place of 15
 TIMES = {"proxy_read_timeout 75s": "proxy_read_timeout 1500ms", "proxy_read_timeout 960s": "proxy_read_timeout 20s"}
 
-Deploy = Callable[..., AbstractAsyncContextManager[tuple[Site, Chat]]]
-
-
-@pytest.fixture(params=PROGRAMS)
-def program(request: pytest.FixtureRequest) -> Path:
-    return PROGRAMS[request.param]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Site, Chat]]]
 
 
 @pytest.fixture
-def deploy(program: Path, start: Start, tmp_path: Path) -> Deploy:
+def serve(program: Path, start: Start, tmp_path: Path) -> Serve:
     """Return what runs a chatd that wants tokens, behind the file, and yields it and a client with a token."""
 
     @asynccontextmanager
-    async def deploy(changes: Mapping[str, str] = NOTHING, **settings: float) -> AsyncIterator[tuple[Site, Chat]]:
+    async def serve(changes: Mapping[str, str] = NOTHING, **settings: float) -> AsyncIterator[tuple[Site, Chat]]:
         chat = await start(auth="jwt", jwt_secret=SECRET, **settings)
         site = deployed(tmp_path / "nginx", f"127.0.0.1:{chat.client.port}", program, changes)
         async with site as running, client_of(running) as client:
             yield running, client
 
-    return deploy
+    return serve
 
 
 @asynccontextmanager
@@ -53,9 +48,9 @@ async def client_of(site: Site) -> AsyncIterator[Chat]:
         yield Chat(session)
 
 
-async def test_the_first_piece_comes_at_once(deploy: Deploy, model: ModelServer) -> None:
+async def test_the_first_piece_comes_at_once(serve: Serve, model: ModelServer) -> None:
     delays = []
-    async with deploy() as (_, chat):
+    async with serve() as (_, chat):
         for _ in range(5):
             held = Held("The first half, ", "and the second.")
             model.play([held])
@@ -84,11 +79,11 @@ def noting(pieces: list[str], sent: list[float], gap: float) -> Script:
     return script
 
 
-async def test_each_piece_comes_as_it_is_said(deploy: Deploy, model: ModelServer) -> None:
+async def test_each_piece_comes_as_it_is_said(serve: Serve, model: ModelServer) -> None:
     """Though the client takes gzip, and nginx is told to compress all that it can."""
     pieces, sent = [f"{number} " for number in range(30)], list[float]()
     model.play([noting(pieces, sent, 0.1)])
-    async with deploy() as (_, chat), chat.streaming("hello") as response:
+    async with serve() as (_, chat), chat.streaming("hello") as response:
         assert "gzip" in response.request_info.headers["Accept-Encoding"]
         assert "Content-Encoding" not in response.headers
         seen = [(event, time.monotonic()) async for event in events(response) if event.kind == "text"]
@@ -109,10 +104,10 @@ def silent(seconds: float) -> Script:
     return script
 
 
-async def test_a_long_silence(deploy: Deploy, model: ModelServer) -> None:
+async def test_a_long_silence(serve: Serve, model: ModelServer) -> None:
     """All times a fiftieth of what they are: of a heartbeat, and of the five that nginx waits."""
     model.default = silent(4)
-    async with deploy(TIMES, heartbeat=HEARTBEAT) as (_, chat):
+    async with serve(TIMES, heartbeat=HEARTBEAT) as (_, chat):
         waiting = asyncio.create_task(chat.post("hello"))
         async with chat.streaming("hello") as response:
             seen = [line async for line in lines(response)]
@@ -121,20 +116,20 @@ async def test_a_long_silence(deploy: Deploy, model: ModelServer) -> None:
         assert (await waiting)["message"]["content"] == "before, after"  # it has said nothing for as long
 
 
-async def test_a_chatd_that_hangs_is_let_go(deploy: Deploy, model: ModelServer) -> None:
+async def test_a_chatd_that_hangs_is_let_go(serve: Serve, model: ModelServer) -> None:
     """The counterpart: without heartbeats the silence is a cut, and not an end."""
     model.default = silent(4)
-    async with deploy(TIMES, heartbeat=30) as (_, chat), chat.streaming("hello") as response:
+    async with serve(TIMES, heartbeat=30) as (_, chat), chat.streaming("hello") as response:
         begin = time.monotonic()
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
         assert 1 < time.monotonic() - begin < 3
 
 
-async def test_a_reload_breaks_no_stream(deploy: Deploy, model: ModelServer) -> None:
+async def test_a_reload_breaks_no_stream(serve: Serve, model: ModelServer) -> None:
     text = prose(1200)
     model.default = paced(cut(text, 10), rate=40)
-    async with deploy() as (site, chat):
+    async with serve() as (site, chat):
         running = [asyncio.create_task(chat.stream(f"question {number}")) for number in range(3)]
         await until(lambda: len(model.requests) == 3)
         await asyncio.sleep(0.5)

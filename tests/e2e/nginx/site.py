@@ -13,7 +13,7 @@ from types import MappingProxyType
 from tests.chat_client import until
 from tests.faults.nginx import command, find_nginx, free_port, running, wait_for_port
 
-FILE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
+FILE = Path(__file__).parents[3] / "deploy" / "nginx.conf"
 PROGRAMS = {"debian": Path("/usr/sbin/nginx"), "current": find_nginx()}
 AROUND = """
 daemon off;
@@ -44,8 +44,12 @@ class Site:
     def __init__(self, directory: Path, url: str, plain_url: str, process: asyncio.subprocess.Process) -> None:
         self.directory, self.url, self.plain_url, self.process = directory, url, plain_url, process
 
-    def read(self, *names: str) -> str:
-        return "".join((self.directory / name).read_text() for name in names)
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def read(self, name: str) -> str:
+        return (self.directory / name).read_text()
 
     def workers(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
