@@ -21,10 +21,16 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "chatd/web/client/README.md")),
     *sorted((ROOT / "docs").glob("**/*.md")),
 ]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What other programs read, and so need no row among chatd's settings.
 OF_OTHERS = {"CHATD_VERSION"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+README = read(ROOT / "README.md")
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -60,18 +66,18 @@ def anchors(text: str) -> set[str]:
 
 
 def test_links_lead_somewhere(document: Path) -> None:
-    text = prose(document.read_text(encoding="utf-8"))
+    text = prose(read(document))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith(("http://", "https://")):
             continue
         name, _, anchor = target.partition("#")
         file = document.parent / name if name else document
         assert file.exists(), target
-        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+        assert not anchor or anchor in anchors(read(file)), target
 
 
 def test_settings_that_are_named_exist(document: Path) -> None:
-    named = re.findall(r"\b(?:CHATD|ANTHROPIC)_[A-Z][A-Z_]*[A-Z]\b|\bDATABASE_URL\b", document.read_text(encoding="utf-8"))
+    named = re.findall(r"\b(?:CHATD|ANTHROPIC)_[A-Z][A-Z_]*[A-Z]\b|\bDATABASE_URL\b", read(document))
     known = {*VARIABLES, *OF_OTHERS, *(f"{name}_FILE" for name in SECRETS)}
     assert set(named) <= known
 
@@ -92,7 +98,7 @@ def test_every_route_has_a_row() -> None:
 def test_paths_that_are_named_exist(document: Path) -> None:
     routes = [route.path for route in ROUTES if isinstance(route, web.RouteDef)]
     patterns = [re.compile(re.sub(r"\{\w+(:[^}]+)?\}", r"[^/?]+", path)) for path in routes]
-    for text in code(document.read_text(encoding="utf-8")):
+    for text in code(read(document)):
         for path in re.findall(r"(?<![\w.-])(?:/agent|/healthz|/readyz|/openapi|/favicon|/docs)[^\s`'\"?#,;)]*", text):
             shown = path.removesuffix("/…").rstrip(".")
             assert any(p.fullmatch(shown) or p.pattern.startswith(f"{shown}/") for p in patterns), path
@@ -105,7 +111,7 @@ def test_every_event_has_a_row() -> None:
 
 def commands(parser: argparse.ArgumentParser, name: str = "chatd") -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Yield the commands that do something, and how each is read."""
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for group in groups:
         for word, inner in group.choices.items():
             yield from commands(inner, f"{name} {word}")
@@ -114,24 +120,26 @@ def commands(parser: argparse.ArgumentParser, name: str = "chatd") -> Iterator[t
 
 
 def test_every_command_and_option_is_documented() -> None:
-    documented = "\n".join(text for path in DOCUMENTS for text in code(path.read_text(encoding="utf-8")))
+    documented = "\n".join(text for path in DOCUMENTS for text in code(read(path)))
     for name, parser in commands(make_parser()):
         assert name in documented
-        for action in parser._actions:  # noqa: SLF001
-            assert "--help" in action.option_strings or not action.option_strings or any(
-                option in documented for option in action.option_strings
+        for action in parser._actions:
+            assert (
+                "--help" in action.option_strings
+                or not action.option_strings
+                or any(option in documented for option in action.option_strings)
             ), (name, action.option_strings)
 
 
 def test_commands_that_are_named_exist(document: Path) -> None:
     known = {name.split()[1] for name, _ in commands(make_parser())} | {"--version", "--help"}
-    for text in code(document.read_text(encoding="utf-8")):
+    for text in code(read(document)):
         for word in re.findall(r"(?:^|\s|bin/)chatd ([a-z-]+)", text):
             assert word in known, text
 
 
 def test_every_way_to_fail_is_in_the_guide() -> None:
-    guide = (ROOT / "docs/failures.md").read_text(encoding="utf-8")
+    guide = read(ROOT / "docs/failures.md")
     codes = {kind.code for kind in subclasses(ChatdError)} | set(TEXTS)
     assert {first.strip("`") for heading in ("code", "reason") for first, *_ in cells(guide, heading)} == codes
 
@@ -143,13 +151,13 @@ def subclasses(kind: type[ChatdError]) -> Iterator[type[ChatdError]]:
 
 
 def test_targets_that_are_named_exist(document: Path) -> None:
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for text in code(document.read_text(encoding="utf-8")):
+    targets = set(re.findall(r"^([a-z0-9-]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    for text in code(read(document)):
         assert set(re.findall(r"(?:^|[;&] *)make ([a-z0-9-]+)", text)) <= targets
 
 
 def test_the_map_is_of_what_is_there() -> None:
-    table = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## The map")[2].partition("\n## ")[0]
+    table = read(ROOT / "ARCHITECTURE.md").partition("## The map")[2].partition("\n## ")[0]
     named: set[Path] = set()
     for row in table.splitlines():
         directory = ROOT
