@@ -116,7 +116,8 @@ class Journal:
 
     def _age(self) -> float:
         """Return how long, in seconds, the oldest of what is pending has been."""
-        return time.monotonic() - min([*self.writing.values(), *self.changed.values()], default=time.monotonic())
+        now = time.monotonic()
+        return now - min([*self.writing.values(), *self.changed.values()], default=now)
 
     def add(self, log: PendingLog, size: int) -> None:
         self.pending_size += size

@@ -89,7 +89,8 @@ class TurnMetrics:
             self.ended.labels(outcome, "ok")
         for code in FAILURES:
             self.ended.labels("failed", code)
-            self.retries.labels(code)
+            if code.startswith("upstream_"):
+                self.retries.labels(code)
 
     def watch(self, turns: "Turns", mirrors: "Mirrors") -> None:
         """Have the gauges tell of these when they are asked for."""
