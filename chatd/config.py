@@ -11,6 +11,7 @@ from chatd.parsing import (
     HS256,
     PUBLIC_KEY_ALGORITHMS,
     Parse,
+    Price,
     algorithms,
     claim,
     crash_point,
@@ -23,6 +24,7 @@ from chatd.parsing import (
     one_of,
     origins,
     path,
+    prices,
     seconds,
     secret,
     url,
@@ -77,6 +79,7 @@ class Config:
     rate_tokens: int = 0
     max_turns: int = 2000
     cors_origins: frozenset[str] = frozenset()
+    prices: Mapping[str, Price] = field(default_factory=dict)
     audit_key: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
@@ -140,6 +143,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
     "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
     "CHATD_CORS_ORIGINS": ("cors_origins", origins),
+    "CHATD_PRICES": ("prices", prices),
     "CHATD_AUDIT_KEY": ("audit_key", secret),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ class Run:
         self.log = PendingLog(turn, turns.journal)
         self.reply = Reply()
         self.attempt = turn.attempt
+        self.begun_at = time.monotonic()  # or taken over
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
@@ -76,6 +78,7 @@ class Run:
             if not begun:
                 self.log.end(lost=True)
         if begun:
+            self.turns.metrics.turns.begun.inc()
             if request.begun:
                 request.begun(turn)
             self.log.committed(data, start)
@@ -89,9 +92,11 @@ class Run:
             await self._finish(failure)
         except (Lost, NotFound):
             logger.warning("%s is no longer run here", self.turn.id)
+            self.turns.metrics.turns.lost.inc()
         except Exception:
             logger.exception("%s failed", self.turn.id)
         finally:
+            self.turns.metrics.model.spend(self.reply.model or self.config.model, self.reply.usage)
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
 
@@ -175,6 +180,7 @@ class Run:
     def _show(self, piece: str) -> None:
         if self.first_content_at is None:
             self.first_content_at = datetime.now(UTC)
+            self.turns.metrics.turns.first_content.observe(time.monotonic() - self.begun_at)
         self.log.add_text(piece)
 
     def _take_back(self) -> None:
@@ -189,6 +195,7 @@ class Run:
         if not await self.journal.insist(lambda: self.repo.record_attempt(turn.id, turn.epoch, attempt)):
             raise Lost
         crash_point("after_record_attempt")
+        self.turns.metrics.turns.retries.labels(reason).inc()
         logger.info("%s attempt %d in %g s after %s", turn.id, attempt, delay, reason)
         event = {
             "type": "retry",
@@ -232,4 +239,5 @@ class Run:
         for data, event in rows:
             self.log.committed(data, event)
         self.log.turn = replace(self.turn, state=answer.state, outcome=answer.outcome, last_seq=answer.last_seq)
+        self.turns.metrics.turns.end(answer.state, last.get("code", "ok"), time.monotonic() - self.begun_at)
         logger.info("%s %s, attempts: %d, %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
