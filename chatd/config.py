@@ -28,15 +28,16 @@ from chatd.parsing import (
     url,
     words,
 )
+from chatd.systemd import is_standard_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What the environment says; secrets are kept out of the representation.
 
-    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last three are systemd's: how
-    many sockets it passes, where it hears of the service's state, and the seconds within which it wants to be told that
-    the service is alive.
+    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last four are systemd's: how
+    many sockets it passes, where it hears of the service's state, the seconds within which it wants to be told that the
+    service is alive, and whether standard error is its journal.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -84,6 +85,7 @@ class Config:
     listen_fds: int = 0
     notify_socket: str | None = None
     watchdog: float | None = None
+    to_journal: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -174,7 +176,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
+def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what systemd says to this process, and not to one that it has inherited the environment from.
 
     https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
@@ -185,6 +187,7 @@ def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         "listen_fds": int(fds) if fds.isdecimal() else 0,
         "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
     }
 
 

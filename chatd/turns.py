@@ -126,7 +126,7 @@ class Turns:
         if older := self.running.get(run.turn.id):  # it was taken from this process and has come back
             older.lose()
         self.running[run.turn.id] = run
-        run.task = asyncio.create_task(work)
+        run.start(work)
         run.task.add_done_callback(lambda _: self._forget(run))
 
     def _forget(self, run: Run) -> None:
@@ -220,8 +220,6 @@ class Turns:
         self.draining = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.drain_timeout
-        if self.running:
-            logger.info("turns running: %d; waiting %g s for them", len(self.running), self.config.drain_timeout)
         while self.running and (left := deadline - loop.time()) > 0:
             await asyncio.wait([run.task for run in self.running.values()], timeout=left)
         self.closed = True
@@ -233,9 +231,7 @@ class Turns:
         if unsettled := [run.beginning.settled for run in runs if not run.beginning.settled.done()]:
             await asyncio.wait(unsettled, timeout=HAND_OVER_TIMEOUT / 2)
         for run in runs:
-            logger.info("%s goes on with the next process", run.turn.id)
-            run.log.end(lost=True)
-            run.task.cancel()
+            run.hand_over()
         if runs:
             await asyncio.wait([run.task for run in runs], timeout=HAND_OVER_TIMEOUT / 2)
         if left := [run.turn.id for run in runs if run.beginning.settled.done() and run.task.done()]:
