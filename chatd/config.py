@@ -81,6 +81,7 @@ class Config:
     audit_key: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
+    otlp_endpoint: str | None = None
     crash_point: str | None = None
     listen_fds: int = 0
     notify_socket: str | None = None
@@ -145,6 +146,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_AUDIT_KEY": ("audit_key", secret),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otlp_endpoint", http_url),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
@@ -198,8 +200,8 @@ def describe(error: ValueError | OSError) -> str:
 
 
 def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for processes that need none of the secrets."""
-    return {name: value for name, value in environ.items() if name not in SECRETS}
+    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some."""
+    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith("OTEL_")}
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:

@@ -13,6 +13,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "database.migrating": ("migration",),
     "model.unreachable": ("server", "reason"),
     "model.refused": ("status", "type"),
+    "traces.away": ("server",),
+    "traces.back": ("server",),
     "http.request": ("method", "path", "status", "bytes", "seconds", "remote"),
     "http.failed": ("method",),
     "turn.retry": ("attempt", "delay_seconds", "reason"),

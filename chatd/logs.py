@@ -9,7 +9,7 @@ import re
 import secrets
 import sys
 import traceback
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -57,6 +57,13 @@ def ids_of(turn: Turn) -> dict[str, Any]:
 def go_on_with(turn: Turn) -> None:
     """Have what is logged from here on carry the ids of a turn."""
     current_turn.set(ids_of(turn))
+
+
+def context_of(turn: Turn) -> Context:
+    """Return a copy of the current context, in which that is so."""
+    context = copy_context()
+    context.run(go_on_with, turn)
+    return context
 
 
 def describe(error: BaseException | None) -> str:

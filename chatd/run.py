@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import aclosing
-from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from chatd.errors import NotFound
 from chatd.failures import MAX_RETRY_AFTER, UpstreamError
 from chatd.journal import Lost, PendingLog
 from chatd.limits import count_tokens
-from chatd.logs import go_on_with
+from chatd.logs import context_of
 from chatd.models import Answer, Turn, TurnRequest
 from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt
@@ -45,14 +44,12 @@ class Run:
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
-        self.course = Course(turn, turns.config.model)
+        self.course = Course(turn, turns.config.model, turns.tracing)
         self.beginning = Beginning(turns, turn)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin the task; all that it logs carries the turn's ids."""
-        context = copy_context()
-        context.run(go_on_with, self.turn)
-        self.task = asyncio.create_task(work, context=context)
+        self.task = asyncio.create_task(work, context=context_of(self.turn))
 
     def stop(self) -> None:
         """End the turn with what it has: at once where it waits for the model, else when it would begin to."""
@@ -104,7 +101,7 @@ class Run:
         except (Lost, NotFound):
             self.course.lose()
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn is left to another process
-            self.course.fail("the turn can't be ended here", error)
+            self.course.give_up(error)
         finally:
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
@@ -144,7 +141,8 @@ class Run:
         while True:
             try:
                 crash_point("before_attempt")
-                await self._attempt(prompt)
+                with self.course.attempt(self.attempt, self.reply):
+                    await self._attempt(prompt)
             except UpstreamError as failure:
                 wait = next(waits)
                 if failure.code == "upstream_refusal":

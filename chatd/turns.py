@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from chatd.config import Config
 from chatd.crash import crash_point
@@ -27,6 +27,9 @@ from chatd.models import Turn, TurnRequest, new_turn
 from chatd.reply import Reply
 from chatd.repo import Repo
 from chatd.run import Run
+
+if TYPE_CHECKING:
+    from chatd.traces import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,11 @@ class Begun(NamedTuple):
 class Turns:
     """The turns that this process runs, findable from before their commit makes them visible."""
 
-    def __init__(self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID) -> None:
+    def __init__(
+        self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID, tracing: "Tracing | None"
+    ) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
+        self.tracing = tracing
         self.limits = TurnLimits(config.rate_turns or None, config.rate_tokens or None)
         self.running: dict[str, Run] = {}
         self.taking: set[str] = set()  # turns that were claimed and are about to run here

@@ -21,6 +21,7 @@ from chatd.events import EVENTS
 from tests.chat_client import Chat, until
 from tests.conftest import execute
 from tests.model_server import ModelServer, fails, says
+from tests.otlp_receiver import Receiver
 from tests.server_process import ServerProcess, serving
 from tests.test_stop import silent
 
@@ -71,6 +72,9 @@ class Story:
 async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
     """Have everything happen to a server that is logged as an event."""
     directory, model, story = tmp_path_factory.mktemp("story"), ModelServer(), Story()
+    receiver = Receiver()
+    receiver.status = 503
+    await receiver.start()
     await model.start()
     postgres = Postgres(directory, directory)
     await postgres.start(SETTINGS)
@@ -81,11 +85,19 @@ async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story
         CHATD_LOG_FORMAT="json",
         CHATD_RETRY_FACTOR="0.1",
         CHATD_DRAIN_TIMEOUT="0.2",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_BSP_SCHEDULE_DELAY="20",
     )
     try:
         async with serving(server) as chat:
             await fail_and_answer(chat, model, postgres, story)
+            await until(lambda: "traces.away" in server.log)
+            receiver.status = 200
             await lose_the_database(postgres, server)
+            model.default = says("Yes.")
+            await chat.post("hi")
+            await until(lambda: "traces.back" in server.log)
             await begin(chat, model, story, "left")
         model.default = says("An end.")
         ended = f'"event": "turn.ended".*"{story.turns["left"]}"'
@@ -94,6 +106,7 @@ async def story(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story
     finally:
         await model.stop()
         await postgres.stop()
+        await receiver.stop()
     story.lines += map(json.loads, server.log.splitlines())
     yield story
 
