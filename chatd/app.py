@@ -19,7 +19,7 @@ from chatd.handlers import audit as audits
 from chatd.handlers import chat, health, history, me, metrics, openapi, page, sessions, stream, tickets
 from chatd.headers import add_headers
 from chatd.journal import Journal
-from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, METRICS, MIRRORS, REPO, TURNS
+from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, METRICS, MIRRORS, REPO, TRACING, TURNS
 from chatd.limits import Limits
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
@@ -66,6 +66,8 @@ def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
     protocol.install()
     middlewares = [request_id, problems, record_refusals, answer_preflights, authenticate]
+    if config.otlp_endpoint:
+        middlewares.append(importlib.import_module("chatd.traces").follow_trace)
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS], app[METRICS] = config, Limits(config), Metrics(config.model, config.prices)
     app.add_routes(ROUTES)
@@ -73,7 +75,7 @@ def create_app(config: Config) -> web.Application:
         [add_headers, add_cors, add_quotas, limit_reading, close_when_draining, count_response]
     )
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
+    app.cleanup_ctx.extend([traces_context, tokens_context, model_context, database_context, turns_context])
     return app
 
 
@@ -85,6 +87,15 @@ async def tokens_context(app: web.Application) -> AsyncIterator[None]:
     tokens = importlib.import_module("chatd.tokens")  # and with it a cryptography library that others can do without
     async with tokens.open_tokens(app[CONFIG]) as opened:
         app[CHECK_TOKEN] = opened.check
+        yield
+
+
+@asynccontextmanager
+async def traces_context(app: web.Application) -> AsyncIterator[None]:
+    if not app[CONFIG].otlp_endpoint:
+        yield
+        return
+    async with importlib.import_module("chatd.traces").open_tracing(app[CONFIG]) as app[TRACING]:
         yield
 
 
@@ -113,7 +124,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
     with hold_boot_id(config.data_dir) as boot_id:
         audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))
         journal = app[JOURNAL] = Journal(repo, config.flush_interval, measured.journal)
-        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id, measured)
+        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id, measured, app.get(TRACING))
         mirrors = app[MIRRORS] = Mirrors(repo, turns)
         measured.turns.watch(turns, mirrors)
         recovery = Recovery(turns, config.data_dir)
