@@ -12,7 +12,8 @@ from chatd.schemas import MAX_BODY
 from tests.chat_client import until
 from tests.e2e.nginx.conftest import Deploy
 from tests.e2e.nginx.peer import Peer, refused, visiting
-from tests.e2e.nginx.site import FILE, NOTHING, PROGRAMS, Site, check, write
+from tests.e2e.nginx.site import FILE, NOTHING, PROGRAMS, Site, check, write_around, write_site
+from tests.faults.nginx import free_port
 
 CANARY = "ticket-canary"
 HOSTS_OWN = ["/metrics", "/readyz"]
@@ -26,7 +27,9 @@ def seconds(directive: str, text: str) -> list[float]:
 @pytest.mark.parametrize("tls", [False, True])
 def test_nginx_has_no_complaint(program: Path, tmp_path: Path, tls: bool) -> None:
     """But for the way to ask for HTTP/2 that both take."""
-    said = check(program, write(tmp_path / "nginx", "unix:/nowhere", (1, 2), NOTHING, tls))
+    directory = tmp_path / "nginx"
+    write_site(directory, "unix:/nowhere", (free_port(), free_port()), NOTHING, tls)
+    said = check(program, write_around(directory))
     if tls and program == PROGRAMS["current"]:
         assert re.fullmatch(r'nginx: \[warn\] the "listen ... http2" directive is deprecated.*\n', said)
     else:
