@@ -120,7 +120,7 @@ def change(text: str, changes: Mapping[str, str]) -> str:
 def with_tls(text: str) -> str:
     """Do with the file what its comment on TLS says."""
     text = change(text, {"    listen 80;\n    listen [::]:80;\n    server_name": "    server_name"})
-    text = re.sub(r"^    #(listen|ssl_)", r"    \1", text, flags=re.MULTILINE)
+    text = re.sub(r"^    #(listen|ssl_|add_header)", r"    \1", text, flags=re.MULTILINE)
     first, _, second = text.partition("\n#server {")
     return f"{first}\nserver {{{second.replace(chr(10) + '#', chr(10))}"
 
