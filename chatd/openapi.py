@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -130,7 +131,7 @@ class Builder:
         self._add_event("StreamEvent", responses.EVENTS, {"id": event_id})
         self._add_event("TestEvent", responses.TEST_EVENTS, {})
 
-    def _add_event(self, name: str, kinds: list[type[Schema]], properties: JsonObject) -> None:
+    def _add_event(self, name: str, kinds: Sequence[type[Schema]], properties: JsonObject) -> None:
         for kind in kinds:
             self.spec.components.schema(schema_name(kind), schema=kind)
         one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in kinds]
