@@ -88,7 +88,7 @@ async def frames(response: aiohttp.ClientResponse) -> AsyncGenerator[Frame, None
         if len(rest) > MAX_EVENT:
             raise ValueError("an event is too large")
         for block in blocks:
-            data = data_of(block)
+            data = data_of(block).strip()
             yield Frame(time.monotonic(), id_of(block), decode(data) if data else None)
 
 

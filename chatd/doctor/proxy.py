@@ -27,12 +27,17 @@ async def check_reachable(client: Client) -> Findings:
         advice = "renew it, have the proxy send its whole chain, or name your own authority in SSL_CERT_FILE"
         raise Unexpected(f"the certificate is refused: {reason}", advice) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unexpected(f"{client.url} can't be reached: {error or type(error).__name__}", NOT_THERE) from error
+        raise Unexpected(f"{client.url} can't be reached: {reason_of(error)}", NOT_THERE) from error
     if answer.status != 200 or answer.body != {"status": "ok"}:
         raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, and not by chatd", NOT_THERE)
     document = await client.ask("GET", "/openapi.json", anonymous=True)
     yield Finding("reachable", f"chatd {document['info']['version']} answers at {client.url}")
     yield look_at_request_id(answer.headers.get("X-Request-ID"))
+
+
+def reason_of(error: Exception) -> str:
+    cause = getattr(error, "os_error", error)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def look_at_request_id(given: str | None) -> Finding:
