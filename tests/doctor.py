@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import redirect_stdout
 from typing import NamedTuple
 
 from chatd.doctor.findings import Report
@@ -37,13 +36,13 @@ async def run_doctor(*arguments: str, **environment: str) -> Said:
 
 async def ask_doctor(check: Callable[[Report], Awaitable[None]]) -> Said:
     """Have it checked in this process: what a process takes to start would be most of the time."""
-    report, status = Report(), 0
-    with redirect_stdout(io.StringIO()) as output:
-        await check(report)
-        try:
-            report.finish()
-        except StartError:
-            status = 1
+    output, status = io.StringIO(), 0
+    report = Report(output)
+    await check(report)
+    try:
+        report.finish()
+    except StartError:
+        status = 1
     return read(status, output.getvalue())
 
 

@@ -208,7 +208,7 @@ async def test_the_embedded_database(config: Config, tmp_path: Path) -> None:
     assert (said.status, said.bad()) == (0, {}), said.output
     assert not own.data_dir.exists()  # it only looks
 
-    async with serving(ServerProcess(**environment(own))) as chat:
+    async with serving(ServerProcess(None, **environment(own))) as chat:
         await chat.post("hi")
         said = await doctor(own)
         assert (said.status, said.bad()) == (0, {}), said.output

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import sys
 
 import aiohttp
 
@@ -24,7 +25,7 @@ async def run_doctor(config: Config, options: argparse.Namespace) -> None:
     The model is asked for one token; through a proxy, for two answers in a session that is deleted again.
     """
     logging.getLogger("chatd").setLevel(logging.ERROR)  # what is wrong is told by the findings
-    report = Report()
+    report = Report(sys.stdout)
     await (check_deployed(config, options.url, report) if options.url else check_here(config, report))
     report.finish()
 

@@ -1,11 +1,11 @@
 """What a check has found: told in a line when it is known, with another one that says what to do about it."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TextIO
 
 from chatd.errors import ConfigError, StartError
 from chatd.logs import describe, escape
@@ -52,13 +52,16 @@ class Unexpected(Exception):
 
 
 class Report:
-    def __init__(self) -> None:
+    """Writes findings to `out` as they are made, and counts them."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
         self.counts: Counter[str] = Counter()
 
     def tell(self, finding: Finding) -> None:
         self.counts[finding.level] += 1
-        sys.stdout.write(str(finding))
-        sys.stdout.flush()
+        self.out.write(str(finding))
+        self.out.flush()
 
     async def run(self, what: str, limit: float, findings: Findings) -> bool:
         """Tell what a check finds, within `limit` seconds; False where something has failed."""
@@ -82,4 +85,4 @@ class Report:
         counts = ", ".join(f"{self.counts[level]} {level}" for level in (OK, WARNING, FAILED))
         if self.counts[FAILED]:
             raise StartError(f"doctor: {counts}")
-        sys.stdout.write(f"{'':<8} {counts}\n")
+        self.out.write(f"{'':<8} {counts}\n")

@@ -28,6 +28,8 @@ async def check_reachable(client: Client) -> Findings:
         raise Unexpected(f"the certificate is refused: {reason}", advice) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Unexpected(f"{client.url} can't be reached: {reason_of(error)}", NOT_THERE) from error
+    if answer.status in {301, 302, 307, 308}:
+        raise Unexpected(f"{client.url} redirects to {answer.headers.get('Location')}", "ask that server instead")
     if answer.status != 200 or answer.body != {"status": "ok"}:
         raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, and not by chatd", NOT_THERE)
     document = await client.ask("GET", "/openapi.json", anonymous=True)

@@ -1,6 +1,6 @@
 """An answer through the proxy: broken off and taken up again, stopped, and the same as what is kept."""
 
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,11 +76,14 @@ class Turns:
         yield await self.look_at_resumption(seen, broken_at)
         yield await self.look_at_stop()
 
+    def posted(self, message: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        body = {"message": message, "session_id": self.session, "character_id": self.character}
+        return self.client.stream("POST", "/agent/chat/stream", json=body)
+
     async def read_until_text(self, message: str) -> Seen:
         """Post a message and read its stream until there is some text; then break the connection off."""
         seen = Seen()
-        body = {"message": message, "session_id": self.session, "character_id": self.character}
-        async with self.client.stream("POST", "/agent/chat/stream", json=body) as response:
+        async with self.posted(message) as response:
             async with aclosing(frames(response)) as coming:
                 async for frame in coming:
                     seen.see(frame)
@@ -118,12 +121,18 @@ class Turns:
         return Finding("resume", detail)
 
     async def look_at_stop(self) -> Finding:
-        seen = await self.read_until_text(STORY)
-        stopped = await self.client.ask("POST", f"/agent/chat/stop/{self.session}")
-        await self.go_on(seen)
+        """Stop an answer once there is some text, and read its stream to the end."""
+        seen, stopped = Seen(), None
+        async with self.posted(STORY) as response, aclosing(frames(response)) as coming:
+            async for frame in coming:
+                seen.see(frame)
+                if seen.text and stopped is None:
+                    stopped = await self.client.ask("POST", f"/agent/chat/stop/{self.session}")
+        if stopped is None:
+            return failed("stop", "the model gave no answer that could be stopped", LOOK)
         if not stopped["stopped"]:
             return warning("stop", "the answer was complete before it could be stopped", "try again")
         message = await self.saved()
-        if (message["status"], message["content"]) != ("stopped", seen.text):
+        if (message["status"], message["content"], seen.is_whole) != ("stopped", seen.text, True):
             return failed("stop", "the text that was shown is not what was kept", LOOK)
         return Finding("stop", f"the answer is stopped, its {len(seen.text)} characters are kept")
