@@ -40,6 +40,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, tuple[int, int, int, int] | int]] = {
     ("GET", "/readyz"): (None, 200),
     ("GET", "/openapi.json"): (None, 200),
     ("GET", "/"): (None, 200),
+    ("GET", "/docs"): (None, 200),
     ("GET", "/web/{path}"): (None, 404),
     ("GET", "/favicon.ico"): (None, 200),
 }
