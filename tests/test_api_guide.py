@@ -9,6 +9,7 @@ import pytest
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.documents import blocks, reading, translate
+from tests.faults.proxy import proxied
 from tests.javascript import CLIENT, NODE, run
 from tests.model_server import Exchange, ModelServer, says
 from tests.token_provider import SECRET
@@ -84,6 +85,18 @@ async def test_the_guide(start: Start, model: ModelServer, directory: Path) -> N
     async with reading(directory, environment(), places) as reader:
         await reader.run(PATIENCE)
         assert await reader.follow((ROOT / "docs/api.md").read_text(), directory) > 30
+
+
+async def test_its_program_in_python_loses_nothing(chat: Chat, model: ModelServer, directory: Path) -> None:
+    model.default = Geographer()
+    guide = (ROOT / "docs/api.md").read_text()
+    program = next(text for language, text in blocks(guide) if language == "python")
+    async with proxied(("127.0.0.1", chat.client.port)) as cutting:
+        cutting.limit = 1150  # the head, the first event, and not all of the others
+        (directory / "chat.py").write_text(translate(program, {"http://127.0.0.1:8000": cutting.url}))
+        assert await run(sys.executable, "chat.py", cwd=directory) == "The capital of France is Paris.\nMadrid.\n"
+        assert cutting.accepted > 2
+    assert len(model.requests) == 2
 
 
 def readme() -> str:
