@@ -16,7 +16,19 @@ from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import audit as audits
-from chatd.handlers import chat, health, history, me, metrics, openapi, page, sessions, stream, tickets
+from chatd.handlers import (
+    chat,
+    health,
+    history,
+    me,
+    metrics,
+    openapi,
+    page,
+    sessions,
+    stream,
+    stream_test,
+    tickets,
+)
 from chatd.headers import add_headers
 from chatd.journal import Journal
 from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, METRICS, MIRRORS, REPO, TRACING, TURNS
@@ -42,6 +54,7 @@ ROUTES = [
     web.post("/agent/chat", chat.post_chat),
     web.post("/agent/chat/stream", chat.post_stream),
     web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
+    web.get("/agent/stream-test", stream_test.get_stream_test, allow_head=False),
     web.get("/agent/chat/history/{session_id}", history.get_history),
     web.post("/agent/chat/stop/{session_id}", chat.post_stop),
     web.post("/agent/stream-ticket", tickets.post_ticket),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -126,13 +127,18 @@ class Builder:
 
     def _add_events(self) -> None:
         """Add what each event of a stream is; its data is the JSON of one of several things."""
-        for kind in responses.EVENTS:
-            self.spec.components.schema(schema_name(kind), schema=kind)
-        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in responses.EVENTS]
-        data = STRING | {"contentMediaType": "application/json", "contentSchema": {"oneOf": one_of}}
         event_id = STRING | {"pattern": r"^turn-[0-9a-f]{32}\.[0-9]+$"}
-        event = {"type": "object", "properties": {"id": event_id, "data": data}, "required": ["id", "data"]}
-        self.spec.components.schema("StreamEvent", event)
+        self._add_event("StreamEvent", responses.EVENTS, {"id": event_id})
+        self._add_event("TestEvent", responses.TEST_EVENTS, {})
+
+    def _add_event(self, name: str, kinds: Sequence[type[Schema]], properties: JsonObject) -> None:
+        for kind in kinds:
+            self.spec.components.schema(schema_name(kind), schema=kind)
+        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in kinds]
+        data = STRING | {"contentMediaType": "application/json", "contentSchema": {"oneOf": one_of}}
+        properties = {**properties, "data": data}
+        event = {"type": "object", "properties": properties, "required": list(properties)}
+        self.spec.components.schema(name, event)
 
     def _describe(self, route: web.RouteDef, operation: Operation) -> JsonObject:
         described: JsonObject = {

@@ -103,6 +103,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=("Last-Event-ID", "last_event_id"),
         ticket=True,
     ),
+    ("GET", "/agent/stream-test"): Operation(
+        "Stream numbers and heartbeats for a while, to see what arrives through a proxy",
+        {200: Answer("What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS)},
+        (RateLimited,),
+    ),
     ("GET", "/agent/chat/history/{session_id}"): Operation(
         "Read messages, oldest first",
         {200: Answer("The latest messages, or those before or after one: not both.", responses.History)},

@@ -149,4 +149,24 @@ class ErrorEvent(Outgoing):
     message_id = id_of(MESSAGE_ID_FORM, or_none=True)
 
 
+class RequestEvent(Outgoing):
+    """How chatd was asked; the seconds between heartbeats, and those in which nothing else will come."""
+
+    type = one_of("request")
+    http_version = one_of("1.0", "1.1")
+    heartbeat = fields.Float(required=True)
+    silence = fields.Float(required=True)
+
+
+class NumberEvent(Outgoing):
+    type = one_of("number")
+    number = fields.Integer(required=True)
+    at = fields.DateTime(required=True, format="iso")
+
+
+class EndEvent(Outgoing):
+    type = one_of("end")
+
+
+TEST_EVENTS = [RequestEvent, NumberEvent, EndEvent]
 EVENTS = [StartEvent, TextEvent, RetryEvent, ResetEvent, DoneEvent, ErrorEvent]

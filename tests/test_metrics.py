@@ -173,7 +173,7 @@ async def test_a_reader_that_is_slow(chat: Chat, model: ModelServer) -> None:
         while await loop.sock_recv(sock, 1 << 20):
             pass
     now = await scrape(chat)
-    assert now("chatd_write_wait_seconds_sum") > 0.3
+    assert now("chatd_write_wait_seconds_sum") > 0.1  # the last of it fits into the kernel's buffers
 
 
 OWNER = bearer(token())
