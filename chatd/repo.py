@@ -12,6 +12,7 @@ from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
+from chatd.transfer_queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
 
@@ -21,7 +22,7 @@ async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
         yield Repo(pool, dsn)
 
 
-class Repo(UpkeepQueries):
+class Repo(UpkeepQueries, TransferQueries):
     """What chatd asks of the database, in its own words."""
 
     # Sessions
