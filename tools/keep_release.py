@@ -1,7 +1,8 @@
 """Keep this version's queries for the tests of later ones: see docs/upgrades.md.
 
-In tests/releases/VERSION, with nothing that needs this version's code: the queries, the rows of a large database, and in
-release.json the migrations, and for each query its arguments as SQL, what types it takes and gives, and what came of it.
+In tests/releases/VERSION, with nothing that needs this version's code: the queries; the rows of a large database; and
+in release.json the migrations, and of each query the arguments as SQL, the types that it takes and gives, and what came of
+it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from chatd.embedded import open_postgres
 from chatd.migrate import migrate, read_migrations
 from tests.large_database import ARGUMENTS, FILL
 
+NOW = datetime.now(UTC)  # that of the arguments, which have just been imported
 ROOT = Path(__file__).parent.parent
 RELEASES = ROOT / "tests" / "releases"
 
@@ -62,10 +64,9 @@ async def describe_query(conn: Any, name: str) -> dict[str, Any]:
 async def write(conn: Any, value: Any, kind: str) -> str:
     """Return an argument as SQL; a time as what it is from now on."""
     if isinstance(value, datetime):
-        return f"now() + interval '{round((value - datetime.now(UTC)).total_seconds())} seconds'"
+        return f"now() + interval '{round((value - NOW).total_seconds())} seconds'"
     if isinstance(value, list) and any(isinstance(item, datetime) for item in value):
         return f"ARRAY[{', '.join([await write(conn, item, kind) for item in value])}]"
-    kind = f"{kind.removesuffix('[]')}[]" if kind.endswith("[]") else kind
     written: str = await conn.fetchval(f"SELECT quote_nullable($1::{kind}::text)", value)
     return written
 
@@ -80,7 +81,7 @@ def keep(directory: Path, files: dict[str, str]) -> None:
         (directory / path).write_text(text)
     for stale in {path.name for path in (directory / "queries").iterdir()} - {f"{name}.sql" for name in QUERIES}:
         (directory / "queries" / stale).unlink()
-    print(f"kept {len(QUERIES)} queries in {directory}")
+    sys.stdout.write(f"kept {len(QUERIES)} queries in {directory}\n")
 
 
 def is_released(version: str) -> bool:
