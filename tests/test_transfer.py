@@ -42,7 +42,7 @@ FROM generate_series(1, {sessions}) AS s, generate_series(1, {messages}) AS m;
 """
 
 
-MORE_MEMORY = 30  # MiB, than what it takes to do nothing
+MORE_MEMORY = 40  # MiB, than what it takes to do nothing
 
 
 class Command:
@@ -426,7 +426,7 @@ async def test_memory_does_not_grow_with_what_is_exported(
     path = tmp_path / "export.jsonl"
     few = await peak(own, "export", "--owner", "nobody")
     many = [await peak(own, "export", "--output", str(path)), await peak(other, "import", str(path))]
-    assert path.stat().st_size >> 20 > MORE_MEMORY + 20
+    assert path.stat().st_size >> 20 >= MORE_MEMORY + 20
     assert max(many) - few < MORE_MEMORY
     assert lines_of(path.read_bytes()[-200:].partition(b"\n")[2])[-1]["messages"] == sessions * messages
     assert await value_of(other.dsn, "SELECT count(*) FROM agent_messages") == sessions * messages

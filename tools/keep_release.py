@@ -1,8 +1,8 @@
 """Keep this version's queries for the tests of later ones: see docs/upgrades.md.
 
 In tests/releases/VERSION, with nothing that needs this version's code: the queries; the rows of a large database; and
-in release.json the migrations, and of each query the arguments as SQL, the types that it takes and gives, and what came of
-it.
+in release.json the migrations, and of each query the arguments as SQL, the types that it takes and gives, and what came
+of it.
 """
 
 import asyncio
