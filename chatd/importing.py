@@ -64,7 +64,7 @@ class ExportFile:
 
     def _read(self) -> Line:
         line = self._next()
-        if not line:
+        if not line.endswith(b"\n"):
             raise WrongLine("the file is cut off here: it has no end")
         return load_line(line)
 

@@ -383,6 +383,8 @@ async def test_a_wrong_file_is_refused_with_its_line(other: Command, lines: list
         (b"[" * 100_000 + b"\n", "not valid JSON in UTF-8"),
         (b'{"type":' + b"9" * 5000 + b"}\n", "not valid JSON in UTF-8"),
         (b" " * (MAX_LINE + 10), "longer than 64 MiB"),
+        (b'{"type":"end","sessions":0,"messages":0}', CUT),
+        (b'{"type":"end","sess', CUT),
     ],
 )
 async def test_a_line_that_is_none(other: Command, line: bytes, told: str) -> None:
