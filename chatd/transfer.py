@@ -31,7 +31,7 @@ async def export_sessions(config: Config, options: argparse.Namespace) -> None:
     end_at_ctrl_c()
     key = read_audit_key(config)
     counts = Counter({"sessions": 0, "messages": 0})
-    with open_output(options.output) as out, progress("messages") as bar:
+    with open_output(options.output) as out, progress(" messages") as bar:
         async with open_for_command(config) as repo:
             owners = await find_owners(repo, options.owner)
             async with aclosing(export(repo, key, owners, bar.reset, counts)) as pieces:

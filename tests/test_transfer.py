@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
@@ -270,6 +271,25 @@ async def test_who_reads_it_has_seen_enough(own: Command) -> None:
     assert process.stderr is not None
     assert await process.stderr.read() == b""
     assert await asyncio.wait_for(process.wait(), 20) == 1
+
+
+async def test_a_bar_where_somebody_looks_on(own: Command) -> None:
+    await fill(own.dsn, 3, 10)
+    screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chatd", "export"),
+        env=own.environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    shown = os.read(screen, 10_000).decode()
+    os.close(screen)
+    assert lines_of(out)[-1] == end(3, 30)
+    assert "100%|" in shown or "0%|" in shown
+    assert " messages/s]" in shown
 
 
 async def test_a_killed_import_is_done_again(own: Command, other: Command) -> None:
