@@ -36,24 +36,24 @@ class ExportFile:
 
     def __iter__(self) -> Iterator[Line]:
         """Return an iterator over sessions, each followed by its messages: all that its line says."""
-        session: dict[str, Any] = {"id": None, "message_count": 0}
+        session_id, lacking = None, 0
         while (line := self._read())[0] != "end":
             kind, values = line
             if kind == "session":
-                self._end_session(session)
-                session = values | {"lacks": values["message_count"]}
-            elif kind != "message" or values["session_id"] != session["id"]:
-                raise WrongLine("a message of the session before it, another session or the end should be here")
+                self._check_whole(lacking)
+                session_id, lacking = values["id"], values["message_count"]
+            elif kind == "message" and values["session_id"] == session_id:
+                lacking -= 1
             else:
-                session["lacks"] -= 1
+                raise WrongLine("a message of the session before it, another session or the end should be here")
             self.counts[f"{kind}s"] += 1
             yield line
-        self._end_session(session)
+        self._check_whole(lacking)
         self._check_end(line[1])
 
-    def _end_session(self, session: dict[str, Any]) -> None:
-        if session.get("lacks"):
-            raise WrongLine(f"the session before it should have {session['message_count']} messages")
+    def _check_whole(self, lacking: int) -> None:
+        if lacking:
+            raise WrongLine("the session before it has not as many messages as its line says")
 
     def _check_end(self, end: dict[str, int]) -> None:
         if end != self.counts:
