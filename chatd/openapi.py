@@ -151,7 +151,7 @@ class Builder:
         if is_public(route.path):
             return []
         schemes: list[JsonObject] = [{"bearerAuth": []}, *([{"ticket": []}] if operation.ticket else [])]
-        return schemes if self.auth != "none" else [*schemes, {}]
+        return [*schemes, {}] if self.auth == "none" or operation.local else schemes
 
     def _parameters(self, route: web.RouteDef, operation: Operation) -> list[JsonObject]:
         in_path = ["session_id"] if "{session_id}" in route.path else []

@@ -50,7 +50,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A route. `parameters` are names of PARAMETERS in chatd.openapi; `ticket`: a ticket opens it, too."""
+    """A route. `parameters` are names of PARAMETERS in chatd.openapi; `ticket`: a ticket opens it, too.
+
+    `local`: this host's own programs need no token.
+    """
 
     summary: str
     answers: dict[int, Answer]
@@ -60,6 +63,7 @@ class Operation:
     body: type[Schema] | None = None
     example: dict[str, Any] = field(default_factory=dict)
     ticket: bool = False
+    local: bool = False
 
 
 QUESTION = {"message": "What is the capital of France?", "session_id": None, "character_id": 1}
@@ -155,6 +159,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/readyz"): Operation(
         "May it be sent requests?",
         {200: Answer("It may.", responses.Readiness), 503: Answer("It may not, now.", responses.Readiness)},
+    ),
+    ("GET", "/metrics"): Operation(
+        "Read the metrics; for admins and this host's own programs",
+        {200: Answer("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
+        (Forbidden,),
+        local=True,
     ),
     ("GET", "/openapi.json"): Operation("Read this document", {200: Answer("OpenAPI 3.1.", "Document")}),
     ("GET", "/"): Operation(

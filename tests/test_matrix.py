@@ -38,6 +38,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, tuple[int, int, int, int] | int]] = {
     ("GET", "/agent/audit"): (None, (403, 403, 403, 200)),
     ("GET", "/healthz"): (None, 200),
     ("GET", "/readyz"): (None, 200),
+    ("GET", "/metrics"): (None, 200),  # to this host's own programs: others are in tests/test_metrics.py
     ("GET", "/openapi.json"): (None, 200),
     ("GET", "/"): (None, 200),
     ("GET", "/web/{path}"): (None, 404),
