@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.hall import Hall, open_hall, why_not
+from tests.deploy.hall import Hall, open_hall, run, why_not
+from tests.deploy.machine import Machine, booted
+from tests.deploy.site import MODEL_PORT, Site, configure, inside, install
+from tests.faults.counting_model import CountingModel
 
 ROOT = Path(__file__).parents[2]
-BUILD_TIMEOUT = 900.0  # seconds; pip downloads what the package holds
+BUILD_TIMEOUT = 900.0  # seconds; pip may have to download what the package holds
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +21,64 @@ def possible() -> None:
 
 
 @pytest.fixture(scope="session")
+async def package() -> Path:
+    """Return the package that `make deb` builds."""
+    await run("make", f"--directory={ROOT}", "deb", timeout=BUILD_TIMEOUT)
+    (package,) = (ROOT / "build").glob("chatd_*.deb")
+    return package
+
+
+@pytest.fixture(scope="session")
 async def hall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hall]:
-    async with open_hall(tmp_path_factory.mktemp("tests-machines")) as hall:
+    async with open_hall(tmp_path_factory.mktemp("machines")) as hall:
         yield hall
+
+
+@pytest.fixture(scope="session")
+def binds(package: Path) -> list[str]:
+    return [f"{package.parent}:/packages"]
+
+
+@pytest.fixture(scope="session")
+async def installed(hall: Hall, package: Path, binds: list[str]) -> list[str]:
+    """Install the package and configure it, once: return what other machines are based on."""
+    async with booted(hall, binds=binds) as machine:
+        await install(machine, inside(package))
+        await configure(machine)
+        await machine.run("systemctl", "restart", "chatd")
+        await machine.power_off()
+        return [machine.upper]
+
+
+@pytest.fixture
+async def bare(hall: Hall, binds: list[str]) -> AsyncIterator[Machine]:
+    """Yield a machine without chatd."""
+    async with booted(hall, binds=binds) as machine:
+        yield machine
+
+
+@pytest.fixture
+async def machine(hall: Hall, installed: list[str], binds: list[str]) -> AsyncIterator[Machine]:
+    """Yield a machine with chatd."""
+    async with booted(hall, installed, binds) as machine:
+        yield machine
+
+
+@pytest.fixture
+async def model(hall: Hall) -> AsyncIterator[CountingModel]:
+    """Yield a model server in the machines' network; what the test opens meanwhile is there, too."""
+    model = CountingModel()
+    with hall.network():
+        await model.start(MODEL_PORT)
+        yield model
+        await model.stop()
+
+
+@pytest.fixture
+async def site(machine: Machine, model: CountingModel) -> AsyncIterator[Site]:
+    """Yield a chatd that answers."""
+    site = Site(machine)
+    await site.up()
+    yield site
+    await site.close()
+    assert not model.strange

@@ -19,13 +19,12 @@ from tests.deploy.hall import ENVIRONMENT, Hall, remove_cgroup, run
 BOOT_TIMEOUT = 60.0  # seconds
 REBOOT = 133  # the status with which systemd-nspawn asks to be started again
 POLL = 0.05
-# Not what is enabled on this machine is to be tested, nor is what keeps services from being started on it.
-PREPARE = """
-set -e
-mkdir "$2" "$2.work" "$3"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$2.work" "$3"
-rm -f "$3"/etc/systemd/system/*.wants/* "$3/usr/sbin/policy-rc.d"
-: > "$3/etc/machine-id"
+MAKE = """
+mkdir "$2" "$2.work" "$3" && mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$2.work" "$3"
+"""
+# What is enabled on this machine is not what is tested; nor is what may keep services from being started on it.
+CLEAN = """
+rm -f "$1"/etc/systemd/system/*.wants/* "$1/usr/sbin/policy-rc.d" && : > "$1/etc/machine-id"
 """
 # The container gets a cgroup of its own: there need be no systemd here to ask for one.
 NSPAWN = """
@@ -48,7 +47,9 @@ class Machine:
     async def make(self) -> None:
         """Make its root; it is switched off then."""
         lower = ":".join([*self.base, "/"])
-        await run(*self.hall.inside("sh", "-c", PREPARE, "sh", lower, self.upper, self.root))
+        await run(*self.hall.inside("sh", "-c", MAKE, "sh", lower, self.upper, self.root))
+        if not self.base:
+            await run(*self.hall.inside("sh", "-c", CLEAN, "sh", self.root))
 
     async def boot(self) -> None:
         """Start it and return when it is up."""
