@@ -64,6 +64,10 @@ bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minute
 update-web: ## take the page's libraries from their npm packages (needs npm and the network)
 	@$(PYTHON) tools/update_web.py
 
+.PHONY: deb
+deb: ## build Debian's package build/chatd_*.deb (needs debhelper and python3-venv)
+	@deploy/make-deb
+
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays
 	rm -rf .venv .bench .audit .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
