@@ -98,5 +98,3 @@ clean: ## remove the virtual environment and caches; the data stays
 	@for peer in fastapi litellm; do \
 		$(PYTHON) -m venv .bench/$$peer && .bench/$$peer/bin/pip install -q -r bench/peers/$$peer.txt || exit; done
 	@touch $@
-deb:
-	cp /work/wt-deb/build/chatd_*.deb build/
