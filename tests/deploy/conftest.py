@@ -45,15 +45,20 @@ async def hall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hall]:
 
 
 @pytest.fixture(scope="session")
+def package_inside(package: Path) -> str:
+    return inside(package)
+
+
+@pytest.fixture(scope="session")
 def binds(package: Path) -> list[str]:
     return [f"{package.parent}:/packages"]
 
 
 @pytest.fixture(scope="session")
-async def installed(hall: Hall, package: Path, binds: list[str]) -> list[str]:
+async def installed(hall: Hall, package_inside: str, binds: list[str]) -> list[str]:
     """Install the package and configure it, once: return what other machines are based on."""
     async with booted(hall, binds=binds) as machine:
-        await install(machine, inside(package))
+        await install(machine, package_inside)
         await configure(machine)
         await machine.run("systemctl", "restart", "chatd")
         await machine.power_off()
