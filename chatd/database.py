@@ -90,12 +90,17 @@ async def connected(name: str, dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def connect_by(name: str, dsn: str) -> asyncpg.Connection:
     try:
         return await connect(dsn)
-    except FOR_GOOD as error:
-        raise ConfigError(f"{name}: {first_line(error)}") from error
-    except AWAY as error:
+    except (*AWAY, *FOR_GOOD) as error:
+        if is_for_good(error):
+            raise ConfigError(f"{name}: {first_line(error)}") from error
         raise StartError(f"{name}: the database can't be reached: {first_line(error)}") from error
     except (ValueError, OverflowError):  # its words repeat a part of the URL
         raise ConfigError(f"{name}: {MALFORMED}") from None
+
+
+def is_for_good(error: BaseException) -> bool:
+    """Tell whether no waiting mends it; a name server that can't be asked may be there again later."""
+    return isinstance(error, FOR_GOOD) and error.args[:1] != (socket.EAI_AGAIN,)
 
 
 def first_line(error: BaseException) -> str:
@@ -114,7 +119,7 @@ def tell(details: Mapping[str, Any]) -> None:
     interval=0.5,
     max_time=START_TIMEOUT,
     jitter=None,
-    giveup=lambda error: isinstance(error, FOR_GOOD),
+    giveup=is_for_good,
     on_backoff=tell,
     logger=None,
 )

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from chatd import __version__
+from chatd.database import is_for_good
 from tests.chat_client import Chat
 from tests.model_server import Exchange, ModelServer, says
 from tests.server_process import ServerProcess, run, serving
@@ -158,6 +159,12 @@ async def test_a_database_that_is_not_there() -> None:
     status, output = await run("migrate", DATABASE_URL="postgresql://nobody@127.0.0.1:9/x")
     assert status == 1
     assert output.splitlines()[-1].startswith("chatd: DATABASE_URL: the database can't be reached")
+
+
+def test_only_a_name_that_is_not_there_is_a_wrong_setting() -> None:
+    assert is_for_good(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    assert not is_for_good(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+    assert not is_for_good(ConnectionRefusedError())
 
 
 @pytest.mark.parametrize(
