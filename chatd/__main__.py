@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from chatd import __version__, commands, serve
-from chatd.config import read_config
+from chatd.config import read_config, read_systemd
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
+from chatd.uncaught import log_uncaught
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
     options = make_parser().parse_args()
     try:
         config = read_config()
-        set_up_logging(config.log_level, config.log_format)
+        set_up_logging(config.log_level, config.log_format, to_journal=config.to_journal)
+        log_uncaught()
         with asyncio.Runner(loop_factory=find_loop()) as runner:
             runner.run(options.run(config, options))
     except ConfigError as error:
@@ -73,7 +75,8 @@ def find_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def fail(error: Exception, status: int) -> int:
-    sys.stderr.writelines(f"chatd: {line}\n" for line in str(error).splitlines())
+    prefix = "<3>" if read_systemd()["to_journal"] else ""
+    sys.stderr.writelines(f"{prefix}chatd: {line}\n" for line in str(error).splitlines())
     return status
 
 

@@ -19,7 +19,7 @@ from chatd.handlers import audit as audits
 from chatd.handlers import chat, health, history, me, openapi, page, sessions, stream, tickets
 from chatd.headers import add_headers
 from chatd.journal import Journal
-from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TURNS
+from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TRACING, TURNS
 from chatd.limits import Limits
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
@@ -63,12 +63,14 @@ def create_app(config: Config) -> web.Application:
     """Return the application; it opens its resources when it starts, in this order, and closes them in reverse."""
     protocol.install()
     middlewares = [request_id, problems, record_refusals, answer_preflights, authenticate]
+    if config.otlp_endpoint:
+        middlewares.append(importlib.import_module("chatd.traces").follow_trace)
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     app[CONFIG], app[LIMITS] = config, Limits(config)
     app.add_routes(ROUTES)
     app.on_response_prepare.extend([add_headers, add_cors, add_quotas, limit_reading, close_when_draining])
     app.on_shutdown.append(drain)
-    app.cleanup_ctx.extend([tokens_context, model_context, database_context, turns_context])
+    app.cleanup_ctx.extend([traces_context, tokens_context, model_context, database_context, turns_context])
     return app
 
 
@@ -80,6 +82,15 @@ async def tokens_context(app: web.Application) -> AsyncIterator[None]:
     tokens = importlib.import_module("chatd.tokens")  # and with it a cryptography library that others can do without
     async with tokens.open_tokens(app[CONFIG]) as opened:
         app[CHECK_TOKEN] = opened.check
+        yield
+
+
+@asynccontextmanager
+async def traces_context(app: web.Application) -> AsyncIterator[None]:
+    if not app[CONFIG].otlp_endpoint:
+        yield
+        return
+    async with importlib.import_module("chatd.traces").open_tracing(app[CONFIG]) as app[TRACING]:
         yield
 
 
@@ -108,7 +119,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
     with hold_boot_id(config.data_dir) as boot_id:
         audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))
         journal = app[JOURNAL] = Journal(repo, config.flush_interval)
-        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id)
+        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id, app.get(TRACING))
         mirrors = app[MIRRORS] = Mirrors(repo, turns)
         recovery = Recovery(turns, config.data_dir)
         notices = {

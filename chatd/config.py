@@ -28,15 +28,16 @@ from chatd.parsing import (
     url,
     words,
 )
+from chatd.systemd import is_standard_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What the environment says; secrets are kept out of the representation.
 
-    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last three are systemd's: how
-    many sockets it passes, where it hears of the service's state, and the seconds within which it wants to be told that
-    the service is alive.
+    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last four are systemd's: how
+    many sockets it passes, where it hears of the service's state, the seconds within which it wants to be told that the
+    service is alive, and whether standard error is its journal.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -80,10 +81,12 @@ class Config:
     audit_key: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
+    otlp_endpoint: str | None = None
     crash_point: str | None = None
     listen_fds: int = 0
     notify_socket: str | None = None
     watchdog: float | None = None
+    to_journal: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -143,6 +146,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_AUDIT_KEY": ("audit_key", secret),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otlp_endpoint", http_url),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
@@ -174,7 +178,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
+def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what systemd says to this process, and not to one that it has inherited the environment from.
 
     https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
@@ -185,6 +189,7 @@ def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         "listen_fds": int(fds) if fds.isdecimal() else 0,
         "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
     }
 
 
@@ -195,8 +200,8 @@ def describe(error: ValueError | OSError) -> str:
 
 
 def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for processes that need none of the secrets."""
-    return {name: value for name, value in environ.items() if name not in SECRETS}
+    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some."""
+    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith("OTEL_")}
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:

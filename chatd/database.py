@@ -14,6 +14,7 @@ from chatd.config import Config
 from chatd.connections import AWAY
 from chatd.embedded import open_postgres
 from chatd.errors import ConfigError, StartError
+from chatd.events import log_event
 from chatd.logs import describe
 from chatd.migrate import find_pending, grant, migrate
 
@@ -110,7 +111,8 @@ def first_line(error: BaseException) -> str:
 
 def tell(details: Mapping[str, Any]) -> None:
     if details["tries"] == 1:
-        logger.warning("waiting %g s for the database: %s", START_TIMEOUT, details["exception"])
+        waiting = f"waiting {START_TIMEOUT:g} s for the database: %(reason)s"
+        log_event(logger, logging.WARNING, "database.away", waiting, reason=describe(details["exception"]))
 
 
 @backoff.on_exception(

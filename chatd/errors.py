@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 
+from chatd.events import log_event
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -200,8 +202,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return from_http(error)
     except ConnectionError:
         raise
-    except Exception:
+    except Exception as error:
         if request.writer is not None and request.writer.output_size:
             raise
-        logger.exception("unexpected failure of a %s", request.method)
+        failed = "unexpected failure of a %(method)s"
+        log_event(logger, logging.ERROR, "http.failed", failed, method=request.method, error=error)
         return problem(ChatdError())

@@ -12,6 +12,7 @@ from typing import Any
 
 from chatd.crash import crash_point
 from chatd.errors import Unavailable
+from chatd.events import log_event
 from chatd.log import Log
 from chatd.logs import describe
 from chatd.models import Turn
@@ -106,7 +107,7 @@ class Journal:
         self.wake = asyncio.Event()
         self.to_tell: set[str] = set()  # turns that were published, and are followed elsewhere
         self.telling = asyncio.Event()
-        self.away = False
+        self.away_since: float | None = None  # by the loop's clock
 
     def add(self, log: PendingLog, size: int) -> None:
         self.pending_size += size
@@ -214,13 +215,21 @@ class Journal:
             try:
                 result = await write()
             except Unavailable as error:
-                if not self.away:
-                    logger.warning("database away, holding what is not written: %s", describe(error.__cause__))
-                self.away = True
+                self.note_away(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MAX_RETRY_DELAY)
             else:
-                if self.away:
-                    logger.warning("database back")
-                self.away = False
+                self.note_back()
                 return result
+
+    def note_away(self, error: Unavailable) -> None:
+        if self.away_since is None:
+            self.away_since = asyncio.get_running_loop().time()
+            away = "database away, holding what is not written: %(reason)s"
+            log_event(logger, logging.WARNING, "database.away", away, reason=describe(error.__cause__))
+
+    def note_back(self) -> None:
+        if self.away_since is not None:
+            seconds = round(asyncio.get_running_loop().time() - self.away_since, 3)
+            log_event(logger, logging.WARNING, "database.back", "database back", seconds=seconds)
+            self.away_since = None

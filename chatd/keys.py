@@ -1,6 +1,7 @@
 """The typed keys under which the application and a request hold what handlers need."""
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -14,6 +15,9 @@ from chatd.models import Caller
 from chatd.repo import Repo
 from chatd.turns import Turns
 
+if TYPE_CHECKING:
+    from chatd.traces import Tracing
+
 CheckToken = Callable[[str], Awaitable[Caller]]
 
 CONFIG = web.AppKey("CONFIG", Config)
@@ -24,6 +28,7 @@ LLM = web.AppKey("LLM", Llm)
 MIRRORS = web.AppKey("MIRRORS", Mirrors)
 CHECK_TOKEN: web.AppKey[CheckToken] = web.AppKey("CHECK_TOKEN")  # there where the settings ask for tokens
 TURNS = web.AppKey("TURNS", Turns)
+TRACING: web.AppKey["Tracing"] = web.AppKey("TRACING")  # there where the settings ask for traces
 LIMITS = web.AppKey("LIMITS", Limits)
 
 CALLER = web.RequestKey("CALLER", Caller)

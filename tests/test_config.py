@@ -69,7 +69,7 @@ def test_listening_beyond_this_host_has_to_be_allowed(host: str) -> None:
 
 
 def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
-    from_systemd = {"listen_fds", "watchdog"}
+    from_systemd = {"listen_fds", "watchdog", "to_journal"}
     assert {field.name for field in fields(Config)} == {key for key, _ in VARIABLES.values()} | from_systemd
     text = README.read_text()
     assert [name for name in VARIABLES if f"`{name}`" not in text] == []
