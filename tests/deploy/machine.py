@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.hall import ENVIRONMENT, Hall, remove_cgroup, run
+from tests.deploy.hall import ENVIRONMENT, TIMEOUT, Hall, remove_cgroup, run
 
 BOOT_TIMEOUT = 60.0  # seconds
 REBOOT = 133  # the status with which systemd-nspawn asks to be started again
@@ -74,9 +74,10 @@ class Machine:
             if match := re.search(r"X_NSPAWN_LEADER_PID=(\d+)", notice):
                 self.leader = int(match[1])
 
-    async def run(self, *command: str, check: bool = True) -> str:
+    async def run(self, *command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
         """Run a command in it as root and return what it printed."""
-        return await run("nsenter", f"--target={self.leader}", "--all", "--", *command, check=check)
+        inside = ("nsenter", f"--target={self.leader}", "--all", "--", *command)
+        return await run(*inside, check=check, timeout=timeout)
 
     async def until(self, script: str, seconds: float = 20) -> None:
         """Wait until a shell command succeeds in it."""
@@ -84,8 +85,8 @@ class Machine:
             while await self.sh(f"({script}) >/dev/null 2>&1 || echo no"):
                 await asyncio.sleep(POLL)
 
-    async def sh(self, script: str, check: bool = True) -> str:
-        return await self.run("sh", "-ec", script, check=check)
+    async def sh(self, script: str, check: bool = True, timeout: float = TIMEOUT) -> str:
+        return await self.run("sh", "-ec", script, check=check, timeout=timeout)
 
     async def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

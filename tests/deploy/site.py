@@ -47,14 +47,14 @@ async def configure(machine: Machine) -> None:
 class Site:
     """A machine with chatd; its callers are here, and all of them `alice`."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, program: str = "chatd") -> None:
+        self.machine, self.program = machine, program
         self.names = itertools.count(1)
         self.callers: list[Caller] = []
 
     async def up(self) -> "Site":
         """Wait until chatd is there; a token for its callers is made by the way."""
-        token = f"CREDENTIALS_DIRECTORY={CREDENTIALS} chatd token --sub alice --character {CHARACTER}"
+        token = f"CREDENTIALS_DIRECTORY={CREDENTIALS} {self.program} token --sub alice --character {CHARACTER}"
         self.headers = {"Authorization": f"Bearer {await self.machine.sh(token)}"}
         await self.machine.until("systemctl is-active chatd nginx")
         return self

@@ -3,8 +3,6 @@
 from tests.deploy.site import CREDENTIALS, ENV, Site, install
 
 OF_CHATD = "find /etc /run /var -name '*chatd*' -not -path '/var/lib/dpkg/*' -not -path '/var/log/*'"
-    "find /etc /run /var -name '*chatd*' -not -path '/var/lib/dpkg/*' -not -path '/var/log/*' 2>/dev/null || true"
-)
 
 
 async def test_data_and_settings_stay_when_it_is_removed(site: Site, package_inside: str) -> None:
