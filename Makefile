@@ -23,7 +23,7 @@ test-schemathesis: .venv/dev ## make 20,000 requests up from /openapi.json, for 
 	@$(BIN)/python -m pytest tests/test_openapi.py -v -s -k as_described --examples 600
 
 .PHONY: test-e2e
-test-e2e: .venv/e2e ## use the page in Debian's Chromium, also behind its nginx (12 minutes)
+test-e2e: .venv/e2e ## use the page in Debian's Chromium, and the site file in two versions of nginx (15 minutes)
 	@$(BIN)/python -m pytest tests/e2e --tb=short
 
 .PHONY: screenshots

@@ -1,5 +1,6 @@
-"""The units and what belongs to them, as systemd's own tools read them; installed ones are tried by tests/deploy."""
+"""The units and what belongs to them, as systemd's own tools read them."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chatd.config import SECRETS, VARIABLES
+from chatd.config import SECRETS, VARIABLES, read_config
 
 ROOT = Path(__file__).parent.parent
 SERVICE = ROOT / "chatd.service"
@@ -72,10 +73,22 @@ def test_every_secret_is_a_credential_that_may_be_missing() -> None:
 
 
 def test_the_settings_file_names_settings_and_no_secrets() -> None:
-    named = set(re.findall(r"^#?([A-Z_]+)=", ENVIRONMENT.read_text(), re.MULTILINE))
-    assert "CHATD_AUTH" in named
-    assert named <= VARIABLES.keys() - set(SECRETS)
-    assert ENVIRONMENT.read_text().splitlines().count("CHATD_AUTH=jwt") == 1
+    named = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE))
+    assert named.keys() <= VARIABLES.keys() - set(SECRETS)
+    assert read_config(named).jwt_jwks_url == named["CHATD_JWT_JWKS_URL"]
+
+
+def test_the_settings_file_asks_for_tokens_and_leaves_the_rest_as_it_is() -> None:
+    lines = ENVIRONMENT.read_text().splitlines()
+    assert [line for line in lines if line and line[0] != "#"] == ["CHATD_AUTH=jwt"]
+
+
+def test_the_package_takes_extras_that_there_are() -> None:
+    rules = (ROOT / "deploy/debian/rules").read_text()
+    extras = re.findall(r"^EXTRAS := (.*)$", rules, re.MULTILINE)[0].split(",")
+    known = configparser.ConfigParser()
+    known.read(ROOT / "setup.cfg")
+    assert set(extras) <= known["options.extras_require"].keys()
 
 
 def test_the_service_takes_its_socket_from_where_nginx_looks() -> None:

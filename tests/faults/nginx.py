@@ -74,15 +74,24 @@ async def nginx(
     servers = "\n        ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
     file = directory / "nginx.conf"
     file.write_text(CONFIGURATION.format(directory=directory, servers=servers, port=port, directives=directives))
-    process = await asyncio.create_subprocess_exec(
-        *(str(program or find_nginx()), "-p", str(directory), "-e", "error.log", "-c", str(file)), env=os.environ
-    )
-    try:
+    async with running(program or find_nginx(), file):
         await wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running(program: Path, file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start an nginx with a configuration, in whose directory all of its files are."""
+    process = await asyncio.create_subprocess_exec(*command(program, file), env=os.environ)
+    try:
+        yield process
     finally:
         process.terminate()
         await process.wait()
+
+
+def command(program: Path, file: Path) -> list[str]:
+    return [str(program), "-p", str(file.parent), "-e", "error.log", "-c", str(file)]
 
 
 async def wait_for_port(port: int) -> None:
