@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from chatd import __version__, commands, serve, transfer
-from chatd.config import read_config, read_systemd
+from chatd.config import read_config
 from chatd.doctor.command import run_doctor
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
 from chatd.parsing import http_url
+from chatd.systemd import read_systemd
 from chatd.uncaught import log_uncaught
 
 
