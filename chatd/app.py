@@ -44,7 +44,7 @@ from chatd.quotas import add_quotas
 from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from chatd.sse import limit_unread
 from chatd.sweeps import sweep
 from chatd.systemd import keep_notifying
@@ -70,6 +70,7 @@ ROUTES = [
     web.get("/metrics", metrics.get_metrics),
     web.get("/openapi.json", openapi.get_document),
     web.get("/", page.get_page),
+    web.get("/docs", page.get_docs),
     web.get("/web/{path:.+}", page.get_file),
     web.get("/favicon.ico", page.get_icon),
 ]

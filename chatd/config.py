@@ -1,4 +1,7 @@
-"""The settings: read from the environment here and nowhere else, every mistake reported at once, by name."""
+"""The settings: read from the environment here and nowhere else, every mistake reported at once, by name.
+
+What systemd says there is read by chatd.systemd.
+"""
 
 import os
 from collections.abc import Mapping
@@ -30,7 +33,7 @@ from chatd.parsing import (
     url,
     words,
 )
-from chatd.systemd import is_standard_error
+from chatd.systemd import read_systemd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,21 +192,6 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
-
-
-def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return what systemd says to this process, and not to one that it has inherited the environment from.
-
-    https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
-    """
-    own = str(os.getpid())
-    fds = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
-    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
-    return {
-        "listen_fds": int(fds) if fds.isdecimal() else 0,
-        "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
-        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
-    }
 
 
 def describe(error: ValueError | OSError) -> str:

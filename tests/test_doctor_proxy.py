@@ -168,7 +168,7 @@ async def test_nobody_is_there(config: Config, tmp_path: Path) -> None:
     async with nginx(tmp_path / "nginx", [port], configuration=RIGHT) as url:
         said = await doctor(config, url)
     assert said.bad() == {"reachable": "FAILED"}
-    assert "is answered with 502, and not by chatd" in said.found["reachable"][1]
+    assert "is answered with 502, not as chatd does" in said.found["reachable"][1]
 
 
 def certify(directory: Path, days: float) -> Path:

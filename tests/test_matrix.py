@@ -42,6 +42,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, tuple[int, int, int, int] | int]] = {
     ("GET", "/metrics"): (None, 200),  # to this host's own programs: others are in tests/test_metrics.py
     ("GET", "/openapi.json"): (None, 200),
     ("GET", "/"): (None, 200),
+    ("GET", "/docs"): (None, 200),
     ("GET", "/web/{path}"): (None, 404),
     ("GET", "/favicon.ico"): (None, 200),
 }

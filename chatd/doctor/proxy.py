@@ -31,7 +31,7 @@ async def check_reachable(client: Client) -> Findings:
     if answer.status in {301, 302, 307, 308}:
         raise Unexpected(f"{client.url} redirects to {answer.headers.get('Location')}", "ask that server instead")
     if answer.status != 200 or answer.body != {"status": "ok"}:
-        raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, and not by chatd", NOT_THERE)
+        raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, not as chatd does", NOT_THERE)
     document = await client.ask("GET", "/openapi.json", anonymous=True)
     yield Finding("reachable", f"chatd {document['info']['version']} answers at {client.url}")
     yield look_at_request_id(answer.headers.get("X-Request-ID"))
