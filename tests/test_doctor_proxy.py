@@ -42,7 +42,7 @@ Proxy = Callable[..., AbstractAsyncContextManager[str]]
 
 @pytest.fixture
 async def guarded(start: Start, model: ModelServer) -> Chat:
-    model.default = says(*(f"word {n} " for n in range(100)), delay=0.02)
+    model.default = says(*(f"word {n} " for n in range(300)), delay=0.02)
     return await start(auth="jwt", jwt_secret=SECRET, heartbeat=1)
 
 
