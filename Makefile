@@ -23,7 +23,7 @@ test-schemathesis: .venv/dev ## make 20,000 requests up from /openapi.json, for 
 	@$(BIN)/python -m pytest tests/test_openapi.py -v -s -k as_described --examples 600
 
 .PHONY: test-e2e
-test-e2e: .venv/e2e ## use the page in Debian's Chromium, also behind its nginx (12 minutes)
+test-e2e: .venv/e2e ## use the page in Debian's Chromium, and the site file in two versions of nginx (15 minutes)
 	@$(BIN)/python -m pytest tests/e2e --tb=short
 
 .PHONY: screenshots
@@ -63,6 +63,10 @@ bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minute
 .PHONY: update-web
 update-web: ## take the page's libraries from their npm packages (needs npm and the network)
 	@$(PYTHON) tools/update_web.py
+
+.PHONY: deb
+deb: ## build Debian's package build/chatd_*.deb (needs debhelper and python3-venv)
+	@deploy/make-deb
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches; the data stays

@@ -10,9 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from chatd import __version__, commands, serve
-from chatd.config import read_config
+from chatd.config import read_config, read_systemd
+from chatd.doctor.command import run_doctor
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
+from chatd.parsing import http_url
+from chatd.uncaught import log_uncaught
 
 
 def main() -> None:
@@ -20,7 +23,8 @@ def main() -> None:
     options = make_parser().parse_args()
     try:
         config = read_config()
-        set_up_logging(config.log_level, config.log_format)
+        set_up_logging(config.log_level, config.log_format, to_journal=config.to_journal)
+        log_uncaught()
         with asyncio.Runner(loop_factory=find_loop()) as runner:
             runner.run(options.run(config, options))
     except ConfigError as error:
@@ -41,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     command("serve", "migrate the database, then serve until SIGTERM", serve.serve)
     command("migrate", "migrate the database and exit", commands.migrate)
+    doctor = command("doctor", "check settings, database and model, or a deployed server", run_doctor)
+    doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="of a server, as its clients call it")
     token = command("token", "print a token, for development", commands.token)
     token.add_argument("--sub", required=True, metavar="NAME", help="the subject: who the token speaks for")
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")
@@ -73,7 +79,8 @@ def find_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def fail(error: Exception, status: int) -> int:
-    sys.stderr.writelines(f"chatd: {line}\n" for line in str(error).splitlines())
+    prefix = "<3>" if read_systemd()["to_journal"] else ""
+    sys.stderr.writelines(f"{prefix}chatd: {line}\n" for line in str(error).splitlines())
     return status
 
 

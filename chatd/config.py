@@ -11,6 +11,7 @@ from chatd.parsing import (
     HS256,
     PUBLIC_KEY_ALGORITHMS,
     Parse,
+    Price,
     algorithms,
     claim,
     crash_point,
@@ -23,20 +24,22 @@ from chatd.parsing import (
     one_of,
     origins,
     path,
+    prices,
     seconds,
     secret,
     url,
     words,
 )
+from chatd.systemd import is_standard_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What the environment says; secrets are kept out of the representation.
 
-    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last three are systemd's: how
-    many sockets it passes, where it hears of the service's state, and the seconds within which it wants to be told that
-    the service is alive.
+    A limit (see chatd.limits) of 0 is none. `crash_point` is for the fault suite. The last four are systemd's: how
+    many sockets it passes, where it hears of the service's state, the seconds within which it wants to be told that the
+    service is alive, and whether standard error is its journal.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -77,13 +80,17 @@ class Config:
     rate_tokens: int = 0
     max_turns: int = 2000
     cors_origins: frozenset[str] = frozenset()
+    prices: Mapping[str, Price] = field(default_factory=dict)
     audit_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
+    otlp_endpoint: str | None = None
     crash_point: str | None = None
     listen_fds: int = 0
     notify_socket: str | None = None
     watchdog: float | None = None
+    to_journal: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -140,15 +147,25 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
     "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
     "CHATD_CORS_ORIGINS": ("cors_origins", origins),
+    "CHATD_PRICES": ("prices", prices),
     "CHATD_AUDIT_KEY": ("audit_key", secret),
+    "CHATD_TOKEN": ("token", str),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("otlp_endpoint", http_url),
     "CHATD_CRASH_POINT": ("crash_point", crash_point),
     "NOTIFY_SOCKET": ("notify_socket", str),
 }
 LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET", "CHATD_AUDIT_KEY")
+SECRETS = (
+    "DATABASE_URL",
+    "CHATD_MIGRATE_URL",
+    "ANTHROPIC_API_KEY",
+    "CHATD_JWT_SECRET",
+    "CHATD_AUDIT_KEY",
+    "CHATD_TOKEN",
+)
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -174,7 +191,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
+def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what systemd says to this process, and not to one that it has inherited the environment from.
 
     https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
@@ -185,6 +202,7 @@ def read_systemd(environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         "listen_fds": int(fds) if fds.isdecimal() else 0,
         "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
     }
 
 
@@ -195,18 +213,25 @@ def describe(error: ValueError | OSError) -> str:
 
 
 def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for processes that need none of the secrets."""
-    return {name: value for name, value in environ.items() if name not in SECRETS}
+    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some."""
+    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith("OTEL_")}
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return a variable, or for a secret what NAME_FILE or a systemd credential holds."""
-    if environ.get(name) or name not in SECRETS:
-        return environ.get(name)
-    if file := environ.get(f"{name}_FILE"):
-        return Path(file).read_text(encoding="utf-8").strip()
-    credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / name.lower()
-    return credential.read_text(encoding="utf-8").strip() if credential.is_file() else None
+    """Return a variable, or for a secret what its file holds."""
+    file = secret_files(environ).get(name)
+    return file.read_text(encoding="utf-8").strip() if file else environ.get(name)
+
+
+def secret_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
+    """Return the files that secrets are read from, by name: NAME_FILE's, or systemd's credentials."""
+    credentials = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
+    files = {name: Path(environ.get(f"{name}_FILE") or credentials / name.lower()) for name in SECRETS}
+    return {
+        name: file
+        for name, file in files.items()
+        if not environ.get(name) and (environ.get(f"{name}_FILE") or file.is_file())
+    }
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:

@@ -13,7 +13,9 @@ import backoff
 from chatd.config import Config
 from chatd.connections import AWAY
 from chatd.embedded import open_postgres
+from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
+from chatd.events import log_event
 from chatd.logs import describe
 from chatd.migrate import find_pending, grant, migrate
 
@@ -38,14 +40,18 @@ ELSEWHERE = "CHATD_MIGRATE_URL: what it has migrated is not there for DATABASE_U
 
 
 @asynccontextmanager
-async def open_database(config: Config, *, granting: bool = False) -> AsyncIterator[str]:
+async def open_database(config: Config, *, granting: bool = False, sharing: bool = False) -> AsyncIterator[str]:
     """Yield the DSN of a migrated database; raises ConfigError where there is none.
 
     `granting`: where CHATD_MIGRATE_URL is set, grant the server's role what it needs, even if nothing is to migrate.
+    `sharing`: use the embedded PostgreSQL of a server that runs.
     """
     if config.database_url is not None:
         await prepare(config.database_url, config.migrate_url, granting=granting)
         yield config.database_url
+    elif sharing and (dsn := find_running(config.data_dir / "postgres")):
+        await prepare(dsn)
+        yield dsn
     else:
         async with open_postgres(config.data_dir / "postgres") as dsn:
             await prepare(dsn)
@@ -90,12 +96,17 @@ async def connected(name: str, dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def connect_by(name: str, dsn: str) -> asyncpg.Connection:
     try:
         return await connect(dsn)
-    except FOR_GOOD as error:
-        raise ConfigError(f"{name}: {first_line(error)}") from error
-    except AWAY as error:
+    except (*AWAY, *FOR_GOOD) as error:
+        if is_for_good(error):
+            raise ConfigError(f"{name}: {first_line(error)}") from error
         raise StartError(f"{name}: the database can't be reached: {first_line(error)}") from error
     except (ValueError, OverflowError):  # its words repeat a part of the URL
         raise ConfigError(f"{name}: {MALFORMED}") from None
+
+
+def is_for_good(error: BaseException) -> bool:
+    """Tell whether no waiting mends it; a name server that can't be asked may be there again later."""
+    return isinstance(error, FOR_GOOD) and error.args[:1] != (socket.EAI_AGAIN,)
 
 
 def first_line(error: BaseException) -> str:
@@ -105,7 +116,8 @@ def first_line(error: BaseException) -> str:
 
 def tell(details: Mapping[str, Any]) -> None:
     if details["tries"] == 1:
-        logger.warning("waiting %g s for the database: %s", START_TIMEOUT, details["exception"])
+        waiting = f"waiting {START_TIMEOUT:g} s for the database: %(reason)s"
+        log_event(logger, logging.WARNING, "database.away", waiting, reason=describe(details["exception"]))
 
 
 @backoff.on_exception(
@@ -114,7 +126,7 @@ def tell(details: Mapping[str, Any]) -> None:
     interval=0.5,
     max_time=START_TIMEOUT,
     jitter=None,
-    giveup=lambda error: isinstance(error, FOR_GOOD),
+    giveup=is_for_good,
     on_backoff=tell,
     logger=None,
 )

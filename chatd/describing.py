@@ -33,7 +33,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A route. `parameters` are names of PARAMETERS in chatd.parameters; `ticket`: a ticket opens it, too.
+    """A route. `parameters` are names of PARAMETERS in chatd.parameters; `ticket`: a ticket opens it, too;
+    `local`: this host's own programs need no token.
 
     Its examples are in chatd.examples.
     """
@@ -45,6 +46,7 @@ class Operation:
     parameters: tuple[str, ...] = ()
     body: type[Schema] | None = None
     ticket: bool = False
+    local: bool = False
     tag: str = "host"
     description: str = ""
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 
+from chatd.events import log_event
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,6 +30,7 @@ class ChatdError(Exception):
     code: ClassVar[str] = "internal"
     detail: ClassVar[str] = "Something went wrong here. It has been logged."
     headers: ClassVar[dict[str, str]] = {}
+    limit: str | None = None  # which one was reached, if that is what it is
 
     def __init__(self, detail: str | None = None, more_headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail or self.detail)
@@ -144,6 +147,7 @@ class InDoubt(Unavailable):
 class TooManyTurns(Unavailable):
     """This process runs as many turns as it may."""
 
+    limit = "process_turns"
     detail = "The server has as much to do as it can. Try again shortly."
 
 
@@ -200,8 +204,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return from_http(error)
     except ConnectionError:
         raise
-    except Exception:
+    except Exception as error:
         if request.writer is not None and request.writer.output_size:
             raise
-        logger.exception("unexpected failure of a %s", request.method)
+        failed = "unexpected failure of a %(method)s"
+        log_event(logger, logging.ERROR, "http.failed", failed, method=request.method, error=error)
         return problem(ChatdError())

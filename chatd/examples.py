@@ -106,6 +106,12 @@ EVENTS: dict[str, JsonObject] = {
     },
 }
 
+TEST_EVENTS: dict[str, JsonObject] = {
+    "request": {"type": "request", "http_version": "1.1", "heartbeat": 15.0, "silence": 52.5},
+    "number": {"type": "number", "number": 1, "at": BEGAN},
+    "end": {"type": "end"},
+}
+
 # By operation: what is sent.
 REQUESTS: dict[str, dict[str, JsonObject]] = {
     "post_chat": {"a new session": ASKED, "the next message": GOING_ON},
@@ -137,6 +143,8 @@ ANSWERS: dict[tuple[str, int], dict[str, Any]] = {
     },
     ("post_stream", 200): STREAM,
     ("get_stream", 200): STREAM,
+    ("get_stream_test", 200): {name: {"data": json.dumps(data)} for name, data in TEST_EVENTS.items()},
+    ("get_metrics", 200): {"two of them": "chatd_turns_running 3.0\nchatd_readers 5.0\n"},
     ("get_history", 200): {
         "a page": {
             "session_id": SESSION,

@@ -4,6 +4,8 @@ import logging
 import math
 from typing import Any
 
+from chatd.events import log_event
+
 logger = logging.getLogger(__name__)
 
 MAX_RETRY_AFTER = 30.0
@@ -58,7 +60,9 @@ def from_status(error: Any) -> UpstreamError:
     retried = status in RETRIED_STATUSES or status >= 500
     code = CODES.get(status, "unavailable" if status >= 500 else "refused")
     if code == "refused":  # not its words: they may repeat what was sent
-        logger.warning("the model's server refused a request: %s %s", status, error.type if error.type in KINDS else "")
+        refused = "the model's server refused a request: %(status)d %(type)s"
+        kind = error.type if error.type in KINDS else ""
+        log_event(logger, logging.WARNING, "model.refused", refused, status=status, type=kind)
     return UpstreamError(
         f"upstream_{code}",
         retried=retried,

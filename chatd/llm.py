@@ -15,6 +15,7 @@ from typing import Any, cast
 from chatd.config import Config
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
+from chatd.events import log_event
 from chatd.failures import UpstreamError, check, from_status
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
 from chatd.logs import describe, root_of
@@ -162,7 +163,8 @@ class Llm:
             return from_status(error)
         if isinstance(error, self.sdk.APIConnectionError | OSError | TimeoutError | ConfigError):
             where, why = place_of(self.url or ""), describe(root_of(error))
-            logger.warning("the model's server at %s can't be reached: %s", where, why)
+            away = "the model's server at %(server)s can't be reached: %(reason)s"
+            log_event(logger, logging.WARNING, "model.unreachable", away, server=where, reason=why)
             return UpstreamError("upstream_unreachable")
         if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
             logger.warning("unexpected failure of the model's stream", exc_info=error)

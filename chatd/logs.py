@@ -3,18 +3,15 @@
 A record is a line, whatever is in it, and tells of nobody's words: see `describe`.
 """
 
-import asyncio
-import errno
 import json
 import logging
-import math
 import re
 import secrets
 import sys
 import traceback
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import asyncpg
 from aiohttp import web
@@ -22,12 +19,14 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
 from chatd.errors import ChatdError, ConfigError, StartError
-
-logger = logging.getLogger(__name__)
+from chatd.events import log_event
+from chatd.models import Turn
 
 QUERY = re.compile(r"[?&;=]|%(?:3f|26|3b|3d)", re.IGNORECASE)
-OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-TELL_AGAIN = 10.0  # seconds
+WORD = re.compile(r"[\w.:/@\[\]+-]+")
+IDS = ("request_id", "session_id", "turn_id")  # come last in a line
+# syslog's priorities: the journal's, too.
+PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 OWN = ("chatd", "aiohttp.access")  # the loggers that may say more than warnings
 # Exceptions whose words are written by programmers, and hold no values but names, numbers and addresses.
 TELLING = (
@@ -40,6 +39,8 @@ REPEATING = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, Value
 
 # The request that is being served, and whose work this task goes on with: a task has the context of its creator.
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
+# The ids of the turn that it is about.
+current_turn: ContextVar[dict[str, str] | None] = ContextVar("current_turn", default=None)
 
 
 def new_request_id() -> str:
@@ -47,6 +48,22 @@ def new_request_id() -> str:
     request_id = secrets.token_hex(16)
     current_request.set(request_id)
     return request_id
+
+
+def ids_of(turn: Turn) -> dict[str, Any]:
+    return {"session_id": turn.session_id, "turn_id": turn.id}
+
+
+def go_on_with(turn: Turn) -> None:
+    """Have what is logged from here on carry the ids of a turn."""
+    current_turn.set(ids_of(turn))
+
+
+def context_of(turn: Turn) -> Context:
+    """Return a copy of the current context, in which that is so."""
+    context = copy_context()
+    context.run(go_on_with, turn)
+    return context
 
 
 def describe(error: BaseException | None) -> str:
@@ -86,11 +103,29 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def details_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a record carries beside its message: the event's name and fields, the ids of request and turn."""
+    name = getattr(record, "event", None)
+    event, fields = ({"event": name}, record.args) if name else ({}, None)
+    request_id = current_request.get()
+    ids = ({"request_id": request_id} if request_id else {}) | (current_turn.get() or {})
+    return event | ids | (fields if isinstance(fields, dict) else {})
+
+
+def show(value: Any) -> str:
+    """Return a value as it stands behind `=`: in quotes where it is more than a word."""
+    text = str(value)
+    return text if WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
 class TextFormatter(logging.Formatter):
+    """The message, then what it does not say already."""
+
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{self.formatTime(record)} {record.levelname:<7} {escape(record.getMessage())}"
-        if (request_id := current_request.get()) is not None:
-            line += f" request_id={request_id}"
+        line = f"{self.formatTime(record)} {record.levelname:<7} {record.getMessage()}"
+        details = {key: value for key, value in details_of(record).items() if value is not None and key != "event"}
+        unsaid = [key for key in sorted(details, key=IDS.__contains__) if f"%({key})" not in str(record.msg)]
+        line = escape(" ".join([line, *(f"{key}={show(details[key])}" for key in unsaid)]))
         if record.exc_info and record.exc_info[1]:
             line += "".join(f"\n    {escape(part)}" for part in trace(record.exc_info[1]).split("\n"))
         return line
@@ -103,12 +138,37 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **details_of(record),
         }
-        if (request_id := current_request.get()) is not None:
-            line["request_id"] = request_id
         if record.exc_info and record.exc_info[1]:
             line["exception"] = trace(record.exc_info[1])
-        return json.dumps(line)
+        return json.dumps(line, allow_nan=False)
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes to standard error; for the journal, each line with its priority (sd-daemon(3)).
+
+    What can't be formatted is a line, too.
+    """
+
+    def __init__(self, formatter: logging.Formatter, *, to_journal: bool) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self.to_journal = to_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            text = super().format(record)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is something to tell
+            told = ("a line of %s that can't be told: %s", (record.name, describe(error)))
+            text = super().format(logging.LogRecord(__name__, logging.ERROR, __file__, 0, *told, None))
+        if not self.to_journal:
+            return text
+        prefix = f"<{PRIORITIES.get(record.levelno, 6)}>"
+        return prefix + text.replace("\n", f"\n{prefix}")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Let go of a line that standard error does not take: there is nowhere to say so."""
 
 
 class AccessLogger(AbstractAccessLogger):
@@ -119,8 +179,18 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        what = (request.remote or "-", request.method, path_of(request), response.status)
-        self.logger.info('%s "%s %s" %s %s %.3fs', *what, response.body_length, time)
+        log_event(
+            self.logger,
+            logging.INFO,
+            "http.request",
+            "%(method)s %(path)s %(status)s",
+            method=request.method,
+            path=path_of(request),
+            status=response.status,
+            bytes=response.body_length,
+            seconds=round(time, 4),
+            remote=request.remote or None,  # of a Unix socket: nothing
+        )
 
 
 def path_of(request: web.BaseRequest) -> str:
@@ -152,32 +222,14 @@ class NoBadRequests(logging.Filter):
         return True
 
 
-class LoopErrors:
-    """The event loop's exception handler: what went wrong, without the values around it; a lack of files now and then.
-
-    asyncio reports a lack of file descriptors a thousand times a second, each time with a traceback.
-    """
-
-    def __init__(self) -> None:
-        self.told = -math.inf
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if not (isinstance(error, OSError) and error.errno in OUT_OF):
-            logger.error("the event loop: %s", context.get("message"), exc_info=error)
-        elif loop.time() >= self.told + TELL_AGAIN:
-            self.told = loop.time()
-            logger.error("no connection can be accepted: %s (raise the limit: ulimit -n, LimitNOFILE)", error.strerror)
-
-
 def choose_format(given: str | None) -> str:
     return given or ("text" if sys.stderr.isatty() else "json")
 
 
-def set_up_logging(level: str, style: str | None) -> None:
+def set_up_logging(level: str, style: str | None, *, to_journal: bool = False) -> None:
     """Log to standard error; of others than chatd warnings at most, whatever the level."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if choose_format(style) == "json" else TextFormatter())
+    formatter = JsonFormatter() if choose_format(style) == "json" else TextFormatter()
+    handler = Lines(formatter, to_journal=to_journal)
     handler.addFilter(OwnWords())
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

@@ -12,6 +12,7 @@ import backoff
 
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
+from chatd.events import log_event
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ async def lock(conn: Any) -> AsyncIterator[None]:
 )
 async def apply(conn: Any, name: str, sql: str) -> None:
     """Apply a migration; whoever uses its tables meanwhile is held up for as long as it waits, so it waits in turns."""
-    logger.info("migrating: %s", name)
+    log_event(logger, logging.INFO, "database.migrating", "migrating: %(migration)s", migration=name)
     async with conn.transaction():
         await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         await conn.execute(sql)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -91,25 +92,25 @@ class Builder:
 
     def _add_events(self) -> None:
         """Add what each event of a stream is; its data is the JSON of one of several things."""
-        for kind in responses.EVENTS:
+        event_id = STRING | {
+            "pattern": r"^turn-[0-9a-f]{32}\.[0-9]+$",
+            "description": "The turn, and the event's number.",
+        }
+        self._add_event("StreamEvent", "One event of a stream.", responses.EVENTS, {"id": event_id})
+        self._add_event("TestEvent", "One event of a test of streams.", responses.TEST_EVENTS, {})
+
+    def _add_event(self, name: str, description: str, kinds: Sequence[type[Schema]], properties: JsonObject) -> None:
+        for kind in kinds:
             self.spec.components.schema(schema_name(kind), schema=kind)
-        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in responses.EVENTS]
+        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in kinds]
         data = STRING | {
             "description": "JSON, on one line: what happened.",
             "contentMediaType": "application/json",
             "contentSchema": {"oneOf": one_of},
         }
-        event_id = STRING | {
-            "pattern": r"^turn-[0-9a-f]{32}\.[0-9]+$",
-            "description": "The turn, and the event's number.",
-        }
-        event = {
-            "type": "object",
-            "description": "One event of a stream.",
-            "properties": {"id": event_id, "data": data},
-            "required": ["id", "data"],
-        }
-        self.spec.components.schema("StreamEvent", event)
+        properties = {**properties, "data": data}
+        described = {"type": "object", "description": description, "properties": properties}
+        self.spec.components.schema(name, {**described, "required": list(properties)})
 
     def _describe(self, route: web.RouteDef, operation: Operation) -> JsonObject:
         described: JsonObject = {
@@ -130,7 +131,7 @@ class Builder:
         if is_public(route.path):
             return []
         schemes: list[JsonObject] = [{"bearerAuth": []}, *([{"ticket": []}] if operation.ticket else [])]
-        return schemes if self.auth != "none" else [*schemes, {}]
+        return [*schemes, {}] if self.auth == "none" or operation.local else schemes
 
     def _parameters(self, route: web.RouteDef, operation: Operation) -> list[JsonObject]:
         in_path = ["session_id"] if "{session_id}" in route.path else []

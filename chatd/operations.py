@@ -64,6 +64,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "answered with heartbeats, since an EventSource would give up after a 503."
         ),
     ),
+    ("GET", "/agent/stream-test"): Operation(
+        "Stream numbers and heartbeats for a while, to see what arrives through a proxy",
+        {200: Answer("What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS)},
+        (RateLimited,),
+        tag="host",
+        description=(
+            "How chatd was asked, ten numbers a tenth of a second apart, then heartbeats alone, then an end: what "
+            "does not come like that was held back, or cut, on its way."
+        ),
+    ),
     ("GET", "/agent/chat/history/{session_id}"): Operation(
         "Read messages, oldest first",
         {200: Answer("The latest messages, or those before or after one: not both.", responses.History)},
@@ -165,6 +175,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: Answer("OpenAPI 3.1.", "Document")},
         tag="page",
         description="Made from the schemas that requests are checked by.",
+    ),
+    ("GET", "/metrics"): Operation(
+        "Read the metrics; for admins and this host's own programs",
+        {200: Answer("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
+        (Forbidden,),
+        local=True,
+        tag="host",
+        description="Numbers alone: nobody's words, names or ids.",
     ),
     ("GET", "/"): Operation(
         "Open the web page",

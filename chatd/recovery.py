@@ -15,6 +15,8 @@ from pathlib import Path
 
 from chatd.background import wait_for
 from chatd.errors import Unavailable
+from chatd.events import log_event
+from chatd.logs import go_on_with
 from chatd.models import Turn
 from chatd.turns import Turns
 
@@ -91,7 +93,9 @@ class Recovery:
             try:
                 if self.now() >= self.patient_until:
                     await self.claim()
-            except Unavailable:
+                    self.turns.journal.note_back()
+            except Unavailable as error:
+                self.turns.journal.note_away(error)
                 self.patient_until = self.now() + PATIENCE
             except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
                 logger.warning("dead processes can't be looked for: %s", error)
@@ -117,8 +121,10 @@ class Recovery:
                 dead[boot_id].unlink(missing_ok=True)
 
     async def _take_over(self, turn: Turn) -> None:
-        logger.info("going on with %s of session %s", turn.id, turn.session_id)
+        go_on_with(turn)
+        going = "going on with the turn of a process that is gone"
+        log_event(logger, logging.INFO, "turn.recovered", going, recoveries=turn.recoveries)
         try:
             await self.turns.take_over(turn)
         except Exception:
-            logger.exception("%s can't be taken over", turn.id)
+            logger.exception("the turn can't be taken over")

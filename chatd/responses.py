@@ -201,4 +201,28 @@ class ErrorEvent(Outgoing):
     message_id = id_of(MESSAGE_ID_FORM, "What was saved of the answer; null where there was nothing.", or_none=True)
 
 
+class RequestEvent(Outgoing):
+    """How chatd was asked."""
+
+    type = one_of("request", description="The kind of event.")
+    http_version = one_of("1.0", "1.1", description="What the proxy, or the client, spoke to chatd.")
+    heartbeat = required(fields.Float, "Seconds between heartbeats.")
+    silence = required(fields.Float, "Seconds in which nothing else will come, behind the numbers.")
+
+
+class NumberEvent(Outgoing):
+    """One of ten, a tenth of a second apart."""
+
+    type = one_of("number", description="The kind of event.")
+    number = required(fields.Integer, "From 1 to 10.")
+    at = fields.DateTime(required=True, format="iso", metadata={"description": "When it was sent."})
+
+
+class EndEvent(Outgoing):
+    """Nothing comes after it."""
+
+    type = one_of("end", description="The kind of event.")
+
+
+TEST_EVENTS = [RequestEvent, NumberEvent, EndEvent]
 EVENTS = [StartEvent, TextEvent, RetryEvent, ResetEvent, DoneEvent, ErrorEvent]

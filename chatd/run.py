@@ -1,7 +1,7 @@
 """The life of a turn: begun in the database, answered by a task of its own, ended in the database."""
 
 import asyncio
-import logging
+from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import backoff
 
 from chatd.beginning import Beginning
+from chatd.course import Course
 from chatd.crash import crash_point
 from chatd.errors import NotFound
 from chatd.failures import MAX_RETRY_AFTER, UpstreamError
 from chatd.journal import Lost, PendingLog
 from chatd.limits import count_tokens
+from chatd.logs import context_of
 from chatd.models import Answer, Turn, TurnRequest
 from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt
@@ -23,8 +25,6 @@ from chatd.sse import encode
 
 if TYPE_CHECKING:
     from chatd.turns import Turns
-
-logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 MAX_RECOVERIES = 10
@@ -44,7 +44,12 @@ class Run:
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
+        self.course = Course(turn, turns.config.model, turns.metrics, turns.tracing)
         self.beginning = Beginning(turns, turn)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin the task; all that it logs carries the turn's ids."""
+        self.task = asyncio.create_task(work, context=context_of(self.turn))
 
     def stop(self) -> None:
         """End the turn with what it has: at once where it waits for the model, else when it would begin to."""
@@ -57,6 +62,12 @@ class Run:
         if self.asking:
             self.log.end(lost=True)
             self.task.cancel()
+
+    def hand_over(self) -> None:
+        """Leave the turn to the process that will take it over."""
+        self.course.hand_over()
+        self.log.end(lost=True)
+        self.task.cancel()
 
     async def begin_and_answer(self, request: TurnRequest) -> None:
         """Begin the turn in the database, tell whoever waits for that, and answer it."""
@@ -76,6 +87,7 @@ class Run:
             if not begun:
                 self.log.end(lost=True)
         if begun:
+            self.course.begin()
             if request.begun:
                 request.begun(turn)
             self.log.committed(data, start)
@@ -88,10 +100,11 @@ class Run:
             failure = await self._ask()
             await self._finish(failure)
         except (Lost, NotFound):
-            logger.warning("%s is no longer run here", self.turn.id)
-        except Exception:
-            logger.exception("%s failed", self.turn.id)
+            self.course.lose()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the turn is left to another process
+            self.course.give_up(error)
         finally:
+            self.course.spend(self.reply)
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
 
@@ -112,8 +125,8 @@ class Run:
             return None
         except (Lost, NotFound):
             raise
-        except Exception:
-            logger.exception("%s failed", self.turn.id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the turn ends by it
+            self.course.fail("the turn failed", error)
             return "internal"
         finally:
             self.asking = False
@@ -130,7 +143,8 @@ class Run:
         while True:
             try:
                 crash_point("before_attempt")
-                await self._attempt(prompt)
+                with self.course.attempt(self.attempt, self.reply):
+                    await self._attempt(prompt)
             except UpstreamError as failure:
                 wait = next(waits)
                 if failure.code == "upstream_refusal":
@@ -175,6 +189,7 @@ class Run:
     def _show(self, piece: str) -> None:
         if self.first_content_at is None:
             self.first_content_at = datetime.now(UTC)
+            self.course.show_first()
         self.log.add_text(piece)
 
     def _take_back(self) -> None:
@@ -189,7 +204,7 @@ class Run:
         if not await self.journal.insist(lambda: self.repo.record_attempt(turn.id, turn.epoch, attempt)):
             raise Lost
         crash_point("after_record_attempt")
-        logger.info("%s attempt %d in %g s after %s", turn.id, attempt, delay, reason)
+        self.course.retry(attempt, delay, reason)
         event = {
             "type": "retry",
             "attempt": attempt,
@@ -207,8 +222,8 @@ class Run:
             await self._write_end(events, *self._conclude(failure, events))
         except Lost:
             raise
-        except Exception:
-            logger.exception("%s can't be saved with all that the model sent: saving its text", self.turn.id)
+        except Exception as error:  # noqa: BLE001 - the text is to be saved, whatever it is
+            self.course.fail("the turn can't be saved with all that the model sent: saving its text", error)
             answer, last = self._conclude(failure or "internal", events)
             await self._write_end(events, replace(answer, content_blocks=None, token_usage=None), last)
 
@@ -232,4 +247,4 @@ class Run:
         for data, event in rows:
             self.log.committed(data, event)
         self.log.turn = replace(self.turn, state=answer.state, outcome=answer.outcome, last_seq=answer.last_seq)
-        logger.info("%s %s, attempts: %d, %s", self.turn.id, answer.state, self.attempt, last.get("code", "ok"))
+        self.course.end(self.attempt, answer, last.get("code"))

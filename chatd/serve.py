@@ -13,15 +13,18 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from chatd import crash
+from chatd import __version__, crash
 from chatd.app import create_app, drain
 from chatd.config import ANONYMOUS_IS_LOCAL, Config
 from chatd.errors import ConfigError, StartError
+from chatd.events import log_event
 from chatd.installed import check_installed
+from chatd.keys import TURNS
 from chatd.llm import ANTHROPIC
-from chatd.logs import AccessLogger, LoopErrors, choose_format
+from chatd.logs import AccessLogger, choose_format
 from chatd.parsing import is_loopback
 from chatd.systemd import notify, passed_socket
+from chatd.uncaught import LoopErrors
 
 logger = logging.getLogger("chatd")
 
@@ -57,7 +60,8 @@ async def serve(config: Config, _options: argparse.Namespace) -> None:
 
 async def shut_down(config: Config, runner: web.AppRunner) -> None:
     """Let nobody in any more, and serve who is in to the end."""
-    logger.info("shutting down")
+    turns = len(runner.app[TURNS].running)
+    log_event(logger, logging.INFO, "server.stopping", "shutting down, turns running: %(turns)d", turns=turns)
     notify(config.notify_socket, "STOPPING=1")
     for site in list(runner.sites):
         await site.stop()
@@ -127,13 +131,15 @@ def announce(config: Config, runner: web.AppRunner) -> None:
     logger.info("database: %s", describe_database(config))
     logger.info("model: %s", describe_model(config))
     address = runner.addresses[0]
-    if isinstance(address, str):
-        logger.info("listening on %s", address)
-        return
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    logger.info("listening on http://%s:%d", host, address[1])
-    if choose_format(config.log_format) == "text":
-        logger.info(TRY.format(url=f"http://{host}:{address[1]}"))
+    url = address if isinstance(address, str) else url_of(*address[:2])
+    listening = "listening on %(address)s"
+    log_event(logger, logging.INFO, "server.listening", listening, address=url, version=__version__)
+    if url != address and choose_format(config.log_format) == "text":
+        logger.info(TRY.format(url=url))
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def describe_database(config: Config) -> str:

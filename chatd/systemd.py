@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
+STANDARD_ERROR = 2
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 BEAT = 5.0  # seconds between two states that are told, where no watchdog wants them sooner
 MAX_LAG = 1.0  # seconds that the event loop may be late; if it is later all the time, a restart helps
@@ -15,6 +17,18 @@ MAX_LAG = 1.0  # seconds that the event loop may be late; if it is later all the
 def passed_socket() -> socket.socket:
     """Return the listening socket that the parent process holds; it stays open there when it is closed here."""
     return socket.socket(fileno=FIRST_FD)
+
+
+def is_standard_error(stream: str | None) -> bool:
+    """Tell whether JOURNAL_STREAM is what standard error goes to: the variable is inherited, always.
+
+    https://www.freedesktop.org/software/systemd/man/systemd.exec.html
+    """
+    try:
+        status = os.fstat(STANDARD_ERROR)
+    except OSError:  # it is closed
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def notify(address: str | None, state: str) -> None:

@@ -6,8 +6,9 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from chatd.beginning import Begun
 from chatd.config import Config
 from chatd.crash import crash_point
 from chatd.errors import (
@@ -21,12 +22,16 @@ from chatd.errors import (
     Unavailable,
 )
 from chatd.journal import Journal
-from chatd.limits import Quota, TurnLimits
+from chatd.limits import TurnLimits
 from chatd.llm import Llm
+from chatd.metrics import Metrics
 from chatd.models import Turn, TurnRequest, new_turn
 from chatd.reply import Reply
 from chatd.repo import Repo
 from chatd.run import Run
+
+if TYPE_CHECKING:
+    from chatd.traces import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +43,21 @@ KEY_RACES = 3
 PAGE = 1000  # events a query
 
 
-class Begun(NamedTuple):
-    """A turn that was asked for: `replayed` where its key had begun it before, else with what its owner has left."""
-
-    turn: Turn
-    replayed: bool
-    quotas: list[Quota]
-
-
 class Turns:
     """The turns that this process runs, findable from before their commit makes them visible."""
 
-    def __init__(self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID) -> None:
+    def __init__(
+        self,
+        config: Config,
+        repo: Repo,
+        journal: Journal,
+        llm: Llm,
+        boot_id: uuid.UUID,
+        metrics: Metrics,
+        tracing: "Tracing | None",
+    ) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
+        self.metrics, self.tracing = metrics, tracing
         self.limits = TurnLimits(config.rate_turns or None, config.rate_tokens or None)
         self.running: dict[str, Run] = {}
         self.taking: set[str] = set()  # turns that were claimed and are about to run here
@@ -109,6 +116,7 @@ class Turns:
 
     def _resume(self, turn: Turn, events: list[tuple[int, str]]) -> None:
         crash_point("before_resume")
+        self.metrics.turns.recoveries.inc()
         run = Run(self, turn)
         run.beginning.skip()
         for _, data in events:
@@ -126,7 +134,7 @@ class Turns:
         if older := self.running.get(run.turn.id):  # it was taken from this process and has come back
             older.lose()
         self.running[run.turn.id] = run
-        run.task = asyncio.create_task(work)
+        run.start(work)
         run.task.add_done_callback(lambda _: self._forget(run))
 
     def _forget(self, run: Run) -> None:
@@ -220,8 +228,6 @@ class Turns:
         self.draining = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.drain_timeout
-        if self.running:
-            logger.info("turns running: %d; waiting %g s for them", len(self.running), self.config.drain_timeout)
         while self.running and (left := deadline - loop.time()) > 0:
             await asyncio.wait([run.task for run in self.running.values()], timeout=left)
         self.closed = True
@@ -233,9 +239,7 @@ class Turns:
         if unsettled := [run.beginning.settled for run in runs if not run.beginning.settled.done()]:
             await asyncio.wait(unsettled, timeout=HAND_OVER_TIMEOUT / 2)
         for run in runs:
-            logger.info("%s goes on with the next process", run.turn.id)
-            run.log.end(lost=True)
-            run.task.cancel()
+            run.hand_over()
         if runs:
             await asyncio.wait([run.task for run in runs], timeout=HAND_OVER_TIMEOUT / 2)
         if left := [run.turn.id for run in runs if run.beginning.settled.done() and run.task.done()]:

@@ -140,6 +140,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"], 1000),
     ),
     "forget_key": (OWNER, KEY, an_id("turn", 1000)),
+    "inspect_server": (),
     "list_audit": (None, 50),
     "list_context": (SESSION, None, 50),
     "list_events": (ENDED_TURN, 10, 50),

@@ -33,7 +33,7 @@ class ServerProcess:
         self.stdout: IO[bytes] | None = None  # a file, where it is to be looked at
 
     async def start(self) -> str:
-        """Return the URL on which it listens."""
+        """Return the URL on which it listens, or the path of its Unix socket."""
         self.process = await asyncio.create_subprocess_exec(
             *self.command(),
             env=self.environment,
@@ -45,7 +45,7 @@ class ServerProcess:
         async with asyncio.timeout(60):
             async for line in self.process.stderr:
                 self.log += line.decode()
-                if match := re.search(r"listening on (http://\S+)", line.decode()):
+                if match := re.search(r"listening on ([\w:./-]+)", line.decode()):
                     self.reading = asyncio.create_task(self._read(self.process.stderr))
                     return match[1]
         raise AssertionError(f"chatd did not start:\n{self.log}")

@@ -52,6 +52,12 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     assert "sk-1" not in repr(config)
 
 
+def test_a_credential_without_content_is_not_set(tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_text("\n")
+    (tmp_path / "chatd_audit_key").write_text("")
+    assert read_config({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == read_config({})
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
 def test_listening_beyond_this_host_has_to_be_allowed(host: str) -> None:
     if host:
@@ -63,7 +69,7 @@ def test_listening_beyond_this_host_has_to_be_allowed(host: str) -> None:
 
 
 def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
-    from_systemd = {"listen_fds", "watchdog"}
+    from_systemd = {"listen_fds", "watchdog", "to_journal"}
     assert {field.name for field in fields(Config)} == {key for key, _ in VARIABLES.values()} | from_systemd
     text = README.read_text()
     assert [name for name in VARIABLES if f"`{name}`" not in text] == []

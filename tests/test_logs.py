@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Iterator
 from types import MappingProxyType
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,12 +16,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from chatd.app import create_app
 from chatd.config import Config
+from chatd.events import log_event
 from chatd.failures import from_status
 from chatd.logs import (
     OWN,
     AccessLogger,
     JsonFormatter,
-    LoopErrors,
+    Lines,
     TextFormatter,
     current_request,
     describe,
@@ -27,13 +30,14 @@ from chatd.logs import (
     trace,
 )
 from chatd.parsing import place_of
+from chatd.uncaught import LoopErrors
 from tests.chat_client import Chat, until
 from tests.model_server import ModelServer, fails, says
 
 ODD = "a\r\n2026-01-01 INFO forged\x1b[2K\x9b31m\x85\u2028\u2029\u202e\ud800\x00"
 
 
-class Lines(logging.Handler):
+class Kept(logging.Handler):
     """Keeps what is logged, formatted when it is logged, as a stream handler does."""
 
     def __init__(self) -> None:
@@ -47,7 +51,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    handler = Lines()
+    handler = Kept()
     loggers = [logging.getLogger(name) for name in OWN]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -57,6 +61,11 @@ def logged() -> Iterator[list[str]]:
     for logger, level in zip(loggers, before, strict=True):
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError("canary")
 
 
 def record(message: str, error: BaseException | None = None) -> logging.LogRecord:
@@ -79,6 +88,33 @@ def test_a_record_is_a_line() -> None:
     assert line.isprintable()
     assert json.loads(line)["message"] == f"said: {ODD}"
     assert "request_id" not in json.loads(line)
+
+
+def test_fields_follow_what_the_message_does_not_say(logged: list[str]) -> None:
+    fields: dict[str, Any] = {"method": "GET", "path": "/x y=z", "reason": 'a "b"', "seconds": 0.25, "remote": None}
+    log_event(logging.getLogger("chatd"), logging.WARNING, "database.away", "%(method)s 100%%", **fields)
+    log_event(logging.getLogger("chatd"), logging.INFO, "turn.lost", "100% lost")
+    assert re.sub("^[-0-9]+ [0-9:,]+ ", "", logged[0]) == (
+        'WARNING GET 100% path="/x y=z" reason="a \\"b\\"" seconds=0.25'
+    )
+    assert logged[1].endswith(" INFO    100% lost")
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(
+    ("message", "args"), [("%d", ("x",)), ("%s %s", ("x",)), ("x", ({"a": math.nan},)), ("%s", (Unprintable(),))]
+)
+def test_what_cannot_be_formatted_is_a_line_all_the_same(style: str, message: str, args: tuple[Any, ...]) -> None:
+    lines = Lines(JsonFormatter() if style == "json" else TextFormatter(), to_journal=True)
+    odd = logging.LogRecord("chatd.x", logging.INFO, "", 0, message, args, None)
+    odd.event = "turn.lost"
+    text = lines.format(odd)
+    if (style, message) != ("text", "x"):
+        assert text.startswith("<6>")
+        assert "a line of chatd.x that can't be told: " in text
+    assert text.isprintable()
+    if style == "json":
+        assert json.loads(text.removeprefix("<6>"))["level"] == "error"
 
 
 def test_no_line_of_a_traceback_passes_for_a_record() -> None:
@@ -176,7 +212,8 @@ async def logging_chat(config: Config) -> AsyncIterator[Chat]:
 async def test_a_request_is_logged_without_its_query(logging_chat: Chat, logged: list[str]) -> None:
     await logging_chat.call("GET", "/agent/sessions?ticket=canary&limit=5", headers={"X-Request-ID": "my-id"})
     await until(lambda: bool(logged))
-    assert re.search(r'127\.0\.0\.1 "GET /agent/sessions" 200 \d+ \d+\.\d{3}s request_id=my-id$', logged[0])
+    fields = r"bytes=\d+ seconds=\d\.\d+ remote=127\.0\.0\.1 request_id=my-id"
+    assert re.search(rf" INFO    GET /agent/sessions 200 {fields}$", logged[0])
     assert "canary" not in logged[0]
 
 
@@ -197,6 +234,8 @@ async def test_what_a_request_starts_carries_its_id(chat: Chat, model: ModelServ
     await chat.post("hi", headers={"X-Request-ID": "first"})
     await chat.post("hi", headers={"X-Request-ID": "second"})
     assert current_request.get() is None
-    turns = [line for line in logged if "turn-" in line]
-    assert [line.rpartition("request_id=")[2] for line in turns] == ["first", "first", "second"]
+    turns = [line.partition(" request_id=")[2].split() for line in logged if "/agent" not in line]
+    assert [(request_id, session[:16], turn[:13]) for request_id, session, turn in turns] == [
+        (request_id, "session_id=sess-", "turn_id=turn-") for request_id in ("first", "first", "second")
+    ]
     assert not any("canary" in line for line in logged)

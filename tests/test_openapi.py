@@ -148,7 +148,7 @@ async def test_every_answer_is_as_described(
     listen: Listen, caller: str, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     settings = {} if caller == "anyone" else {"auth": "jwt", "jwt_secret": SECRET}
-    url = await listen(**settings)
+    url = await listen(**settings, heartbeat=0.05)
     alice = bearer(token("alice", exp=time.time() + 3600))["Authorization"]
     options = {
         "anyone": [],

@@ -10,6 +10,7 @@ from chatd.characters import check_character
 from chatd.errors import NotFound, RateLimited, UpstreamFailed, problem
 from chatd.handlers.stream import send
 from chatd.keys import CALLER, JOURNAL, MIRRORS, REPO, TURNS
+from chatd.logs import go_on_with
 from chatd.models import Turn, TurnRequest
 from chatd.quotas import count_message, count_request, hold_stream, note
 from chatd.readers import locate_start
@@ -51,6 +52,7 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
 
 async def post_chat(request: web.Request) -> web.Response:
     turn, replayed = await begin(request)
+    go_on_with(turn)
     if not wants_no_answer(request):
         turn = await request.app[MIRRORS].wait_for_end(turn)
     headers = REPLAYED if replayed else {}
@@ -60,6 +62,7 @@ async def post_chat(request: web.Request) -> web.Response:
 async def post_stream(request: web.Request) -> web.StreamResponse:
     with hold_stream(request):
         turn, replayed = await begin(request)
+        go_on_with(turn)
         place = await locate_start(request.app[REPO], request.app[MIRRORS], turn)
         return await send(request, place, REPLAYED if replayed else {})
 

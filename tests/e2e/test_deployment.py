@@ -10,7 +10,9 @@ from playwright.async_api import expect
 
 from tests.chat_client import Chat
 from tests.conftest import Start
+from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch
+from tests.e2e.nginx.site import deployed
 from tests.e2e.scripts import Held, cut, paced, prose, resumed
 from tests.faults.nginx import nginx
 from tests.model_server import ModelServer
@@ -29,6 +31,21 @@ async def proxy(chat: Chat, tmp_path: Path) -> AsyncIterator[str]:
 @pytest.mark.parametrize("path", ["/", "/deep/er/"])
 async def test_the_usual(proxy: str, new_page: OpenPage, chat: Chat, model: ModelServer, path: str) -> None:
     page = await new_page(proxy + path)
+    await do_the_usual(page, chat, model)
+    assert page.page.url.startswith(f"{proxy}{path}#sess-")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_the_site_file(new_page: OpenPage, start: Start, model: ModelServer, tmp_path: Path, tls: bool) -> None:
+    """The file that is deployed, as it is and with TLS; there is no token, since signing in is tested elsewhere."""
+    chat = await start(allow_anonymous=True)
+    async with deployed(tmp_path / "nginx", f"127.0.0.1:{chat.client.port}", DEBIANS, tls=tls) as site:
+        page = await new_page(f"{site.url}/", ignore_https_errors=True)
+        await do_the_usual(page, chat, model)
+
+
+async def do_the_usual(page: ChatPage, chat: Chat, model: ModelServer) -> None:
+    """Ask, look on, reload, rename, delete and undo."""
     await page.open()
     held = Held("The first half, ", "and the second.")
     model.play([held])
@@ -36,7 +53,6 @@ async def test_the_usual(proxy: str, new_page: OpenPage, chat: Chat, model: Mode
     await expect(page.body()).to_contain_text("The first half,")  # nothing on the way waits for the whole
     held.go_on.set()
     await page.has_ended(2)
-    assert page.page.url.startswith(f"{proxy}{path}#sess-")
     await page.ask("and again")
     await page.reload()
     await expect(page.messages()).to_have_count(4)
