@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chatd import local_model, schemas
+from chatd import local_model, requests
 from chatd.app import create_app
 from chatd.config import Config
 from chatd.embedded import Postgres
