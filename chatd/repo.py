@@ -13,6 +13,7 @@ from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, Turn
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.metrics import Metrics
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
+from chatd.transfer_queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
 
@@ -22,7 +23,7 @@ async def open_repo(dsn: str, pool_size: int, metrics: Metrics | None = None) ->
         yield Repo(pool, dsn, (metrics or Metrics()).database)
 
 
-class Repo(UpkeepQueries):
+class Repo(UpkeepQueries, TransferQueries):
     """What chatd asks of the database, in its own words."""
 
     # Sessions
