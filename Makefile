@@ -38,6 +38,10 @@ test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small sca
 test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes docs/faults.md
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report docs/faults.md
 
+.PHONY: test-deploy
+test-deploy: .venv/dev ## install, update, break and purge the package on machines with a real systemd (8 minutes, as root)
+	@$(BIN)/python -m pytest tests/deploy -v --tb=short
+
 .PHONY: soak
 soak: .venv/dev ## the full scale again and again, by new seeds, until something breaks
 	@while $(BIN)/python -m pytest tests/faults -v -x --tb=short --scale full; do :; done

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from chatd import __version__, commands, serve, transfer
-from chatd.config import read_config, read_systemd
+from chatd.config import read_config
+from chatd.doctor.command import run_doctor
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
+from chatd.parsing import http_url
+from chatd.systemd import read_systemd
 from chatd.uncaught import log_uncaught
 
 
@@ -50,6 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     command("serve", "migrate the database, then serve until SIGTERM", serve.serve)
     command("migrate", "migrate the database and exit", commands.migrate)
+    doctor = command("doctor", "check settings, database and model, or a deployed server", run_doctor)
+    doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="of a server, as its clients call it")
     token = command("token", "print a token, for development", commands.token)
     token.add_argument("--sub", required=True, metavar="NAME", help="the subject: who the token speaks for")
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")

@@ -16,7 +16,19 @@ from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import audit as audits
-from chatd.handlers import chat, health, history, me, metrics, openapi, page, sessions, stream, tickets
+from chatd.handlers import (
+    chat,
+    health,
+    history,
+    me,
+    metrics,
+    openapi,
+    page,
+    sessions,
+    stream,
+    stream_test,
+    tickets,
+)
 from chatd.headers import add_headers
 from chatd.journal import Journal
 from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, METRICS, MIRRORS, REPO, TRACING, TURNS
@@ -32,7 +44,7 @@ from chatd.quotas import add_quotas
 from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from chatd.sse import limit_unread
 from chatd.sweeps import sweep
 from chatd.systemd import keep_notifying
@@ -42,6 +54,7 @@ ROUTES = [
     web.post("/agent/chat", chat.post_chat),
     web.post("/agent/chat/stream", chat.post_stream),
     web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
+    web.get("/agent/stream-test", stream_test.get_stream_test, allow_head=False),
     web.get("/agent/chat/history/{session_id}", history.get_history),
     web.post("/agent/chat/stop/{session_id}", chat.post_stop),
     web.post("/agent/stream-ticket", tickets.post_ticket),
@@ -57,6 +70,7 @@ ROUTES = [
     web.get("/metrics", metrics.get_metrics),
     web.get("/openapi.json", openapi.get_document),
     web.get("/", page.get_page),
+    web.get("/docs", page.get_docs),
     web.get("/web/{path:.+}", page.get_file),
     web.get("/favicon.ico", page.get_icon),
 ]

@@ -19,7 +19,7 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
-PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"})
+PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json", "/docs"})
 FILES = "/web/"
 
 

@@ -85,9 +85,8 @@ async def open_tracing(config: Config) -> AsyncIterator["Tracing"]:
 
 def make_provider(endpoint: str) -> TracerProvider:
     """Return what makes spans and sends them; the SDK reads OTEL_… variables itself."""
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # it repeats headers; Exporter says what is to be said
+    # The SDK repeats headers, and tells of each try: Exporter says what is to be said.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     resource = Resource.create().merge(SERVICE).merge(OTELResourceDetector().detect())
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)

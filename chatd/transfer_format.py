@@ -12,6 +12,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from chatd.models import Message, Session
+from chatd.requests import refuse_constant, refuse_duplicates
 from chatd.schemas import (
     MAX_TITLE,
     MESSAGE_ID_FORM,
@@ -19,8 +20,6 @@ from chatd.schemas import (
     StrictInteger,
     Text,
     Time,
-    refuse_constant,
-    refuse_duplicates,
 )
 from chatd.sse import clean_json
 

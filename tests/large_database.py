@@ -147,6 +147,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         *([None], ["{}"], [datetime.now(UTC)]),
     ),
     "import_session": (NEW_SESSION, OWNER, 7, None, "idle", 1, datetime.now(UTC), datetime.now(UTC)),
+    "inspect_server": (),
     "list_audit": (None, 50),
     "list_context": (SESSION, None, 50),
     "list_events": (ENDED_TURN, 10, 50),

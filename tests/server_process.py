@@ -45,7 +45,7 @@ class ServerProcess:
         async with asyncio.timeout(60):
             async for line in self.process.stderr:
                 self.log += line.decode()
-                if match := re.search(r"listening on ([\w:./-]+)", line.decode()):
+                if match := re.search(r"listening on ([\w.:/-]+)", line.decode()):
                     self.reading = asyncio.create_task(self._read(self.process.stderr))
                     return match[1]
         raise AssertionError(f"chatd did not start:\n{self.log}")

@@ -92,7 +92,7 @@ async def test_the_nginx_of_the_documentation(dsn: str, model: ModelServer, tmp_
     port, path = free_port(), tmp_path / "chatd.sock"
     block = re.search(r"```nginx\n(.*?)```", DOCS, re.DOTALL)
     assert block is not None
-    site = block[1].replace("/run/chatd/chatd.sock", str(path)).replace(":9464", f":{port}")
+    site = block[1].replace("/run/chatd/http.sock", str(path)).replace(":9464", f":{port}")
     temporary = "".join(
         f"{name}_temp_path {tmp_path}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -109,7 +109,7 @@ async def test_the_nginx_of_the_documentation(dsn: str, model: ModelServer, tmp_
         CHATD_JWT_SECRET=SECRET,
     )
     starting = asyncio.create_task(server.start())
-    await until(path.exists, 20)
+    await until(path.exists, 60)
     nginx = await asyncio.create_subprocess_exec(str(find_nginx()), "-e", f"{tmp_path}/error.log", "-c", str(file))
     await wait_for_port(port)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:

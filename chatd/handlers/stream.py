@@ -11,7 +11,7 @@ from chatd.keys import CALLER, CONFIG, METRICS, MIRRORS, REPO, TURNS
 from chatd.models import Caller
 from chatd.quotas import hold_stream
 from chatd.readers import RETRY, Place, locate
-from chatd.schemas import session_id_in
+from chatd.requests import session_id_in
 from chatd.sse import NO_HEADERS, Stream
 from chatd.tickets import in_use, use_ticket
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from tests.chat_client import until
 from tests.e2e.nginx.conftest import Deploy
 from tests.e2e.nginx.peer import STRANGER, Peer, refused, visiting

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from chatd.config import Config
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from tests.chat_client import until
 from tests.e2e.nginx.conftest import Deploy
 from tests.e2e.nginx.peer import Peer, refused, visiting
