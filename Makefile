@@ -68,6 +68,10 @@ bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minute
 update-web: ## take the page's libraries from their npm packages (needs npm and the network)
 	@$(PYTHON) tools/update_web.py
 
+.PHONY: keep-release
+keep-release: .venv/dev ## keep this version's queries, for the tests of later ones (docs/upgrades.md)
+	@$(BIN)/python -m tools.keep_release
+
 .PHONY: deb
 deb: ## build Debian's package build/chatd_*.deb (needs debhelper and python3-venv)
 	@deploy/make-deb

@@ -3,16 +3,21 @@
 import argparse
 import asyncio
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from chatd import __version__, commands, serve
-from chatd.config import read_config, read_systemd
+from chatd import __version__, commands, serve, transfer
+from chatd.config import read_config
+from chatd.doctor.command import run_doctor
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
+from chatd.parsing import http_url
+from chatd.systemd import read_systemd
 from chatd.uncaught import log_uncaught
 
 
@@ -27,8 +32,13 @@ def main() -> None:
             runner.run(options.run(config, options))
     except ConfigError as error:
         sys.exit(fail(error, 2))
+    except BrokenPipeError:  # whoever reads what is printed has seen enough: `| head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python has some of it left to write
+        sys.exit(1)
     except (StartError, OSError) as error:
         sys.exit(fail(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted", 1))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,6 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     command("serve", "migrate the database, then serve until SIGTERM", serve.serve)
     command("migrate", "migrate the database and exit", commands.migrate)
+    doctor = command("doctor", "check settings, database and model, or a deployed server", run_doctor)
+    doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="of a server, as its clients call it")
     token = command("token", "print a token, for development", commands.token)
     token.add_argument("--sub", required=True, metavar="NAME", help="the subject: who the token speaks for")
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")
@@ -55,6 +67,11 @@ def make_parser() -> argparse.ArgumentParser:
     pruning.add_argument("--before", required=True, type=date, metavar="DATE", help="2026-11-23, say, or with a time")
     erasing = command("erase", "delete all of a person's data", commands.erase_owner)
     erasing.add_argument("--owner", required=True, type=subject, metavar="NAME", help="the subject of their tokens")
+    exporting = command("export", "write sessions with their messages to a file, or stdout", transfer.export_sessions)
+    exporting.add_argument("--owner", type=subject, metavar="NAME", help="those of one owner, not of all")
+    exporting.add_argument("--output", type=Path, metavar="FILE", help="where to, once all of it is there (stdout)")
+    importing = command("import", "add the sessions of an export that are not there yet", transfer.import_sessions)
+    importing.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what export has written (stdin)")
     return parser
 
 
@@ -74,7 +91,7 @@ def find_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return importlib.import_module("uvloop").new_event_loop if find_spec("uvloop") else None
 
 
-def fail(error: Exception, status: int) -> int:
+def fail(error: object, status: int) -> int:
     prefix = "<3>" if read_systemd()["to_journal"] else ""
     sys.stderr.writelines(f"{prefix}chatd: {line}\n" for line in str(error).splitlines())
     return status

@@ -16,13 +16,27 @@ from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
 from chatd.errors import problems
 from chatd.handlers import audit as audits
-from chatd.handlers import chat, health, history, me, openapi, page, sessions, stream, tickets
+from chatd.handlers import (
+    chat,
+    health,
+    history,
+    me,
+    metrics,
+    openapi,
+    page,
+    sessions,
+    stream,
+    stream_test,
+    tickets,
+)
 from chatd.headers import add_headers
 from chatd.journal import Journal
-from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, MIRRORS, REPO, TRACING, TURNS
+from chatd.keys import AUDIT, CHECK_TOKEN, CONFIG, JOURNAL, LIMITS, LLM, METRICS, MIRRORS, REPO, TRACING, TURNS
 from chatd.limits import Limits
 from chatd.llm import Llm
 from chatd.local_model import open_local_model
+from chatd.measuring import count_response, watch_lag
+from chatd.metrics import Metrics
 from chatd.middlewares import authenticate, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
@@ -30,7 +44,7 @@ from chatd.quotas import add_quotas
 from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from chatd.sse import limit_unread
 from chatd.sweeps import sweep
 from chatd.systemd import keep_notifying
@@ -40,6 +54,7 @@ ROUTES = [
     web.post("/agent/chat", chat.post_chat),
     web.post("/agent/chat/stream", chat.post_stream),
     web.get("/agent/chat/stream/{session_id}", stream.get_stream, allow_head=False),
+    web.get("/agent/stream-test", stream_test.get_stream_test, allow_head=False),
     web.get("/agent/chat/history/{session_id}", history.get_history),
     web.post("/agent/chat/stop/{session_id}", chat.post_stop),
     web.post("/agent/stream-ticket", tickets.post_ticket),
@@ -52,8 +67,10 @@ ROUTES = [
     web.get("/agent/audit", audits.get_audit),
     web.get("/healthz", health.get_healthz),
     web.get("/readyz", health.get_readyz),
+    web.get("/metrics", metrics.get_metrics),
     web.get("/openapi.json", openapi.get_document),
     web.get("/", page.get_page),
+    web.get("/docs", page.get_docs),
     web.get("/web/{path:.+}", page.get_file),
     web.get("/favicon.ico", page.get_icon),
 ]
@@ -66,9 +83,11 @@ def create_app(config: Config) -> web.Application:
     if config.otlp_endpoint:
         middlewares.append(importlib.import_module("chatd.traces").follow_trace)
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
-    app[CONFIG], app[LIMITS] = config, Limits(config)
+    app[CONFIG], app[LIMITS], app[METRICS] = config, Limits(config), Metrics(config.model, config.prices)
     app.add_routes(ROUTES)
-    app.on_response_prepare.extend([add_headers, add_cors, add_quotas, limit_reading, close_when_draining])
+    app.on_response_prepare.extend(
+        [add_headers, add_cors, add_quotas, limit_reading, close_when_draining, count_response]
+    )
     app.on_shutdown.append(drain)
     app.cleanup_ctx.extend([traces_context, tokens_context, model_context, database_context, turns_context])
     return app
@@ -97,7 +116,7 @@ async def traces_context(app: web.Application) -> AsyncIterator[None]:
 @asynccontextmanager
 async def database_context(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
-    async with open_database(config) as dsn, open_repo(dsn, config.db_pool) as app[REPO]:
+    async with open_database(config) as dsn, open_repo(dsn, config.db_pool, app[METRICS]) as app[REPO]:
         yield
 
 
@@ -115,12 +134,13 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
-    config, repo = app[CONFIG], app[REPO]
+    config, repo, measured = app[CONFIG], app[REPO], app[METRICS]
     with hold_boot_id(config.data_dir) as boot_id:
         audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))
-        journal = app[JOURNAL] = Journal(repo, config.flush_interval)
-        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id, app.get(TRACING))
+        journal = app[JOURNAL] = Journal(repo, config.flush_interval, measured.journal)
+        turns = app[TURNS] = Turns(config, repo, journal, app[LLM], boot_id, measured, app.get(TRACING))
         mirrors = app[MIRRORS] = Mirrors(repo, turns)
+        measured.turns.watch(turns, mirrors)
         recovery = Recovery(turns, config.data_dir)
         notices = {
             "stop": turns.hear_stop,
@@ -136,6 +156,7 @@ async def turns_context(app: web.Application) -> AsyncIterator[None]:
             recovery.keep_leases(),
             recovery.keep_claiming(),
             sweep(repo, config.event_retention),
+            watch_lag(measured.lag),
             keep_notifying(config.notify_socket, config.watchdog, turns.describe),
         ):
             yield

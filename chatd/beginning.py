@@ -1,7 +1,7 @@
 """The beginning of a turn: it is committed, or refused, or in doubt and then undone."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatd.crash import crash_point
 from chatd.errors import InDoubt, SlotTaken
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 SLOT_RACES = 10  # that a turn may lose, each to another one of its owner's
 DOUBT_TIMEOUT = 1.0  # seconds that the client waits for a doubtful beginning to be undone
+
+
+class Begun(NamedTuple):
+    """A turn that was asked for: `replayed` where its key had begun it before, else with what its owner has left."""
+
+    turn: Turn
+    replayed: bool
+    quotas: list[Quota]
 
 
 class Beginning:

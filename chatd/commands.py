@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 async def migrate(config: Config, _options: argparse.Namespace) -> None:
-    """Bring the database to this program's schema. Safe beside running servers, unless it is their embedded one."""
+    """Bring the database to this program's schema. Safe beside running servers."""
     check_installed(config, model=False)
-    async with open_database(config, granting=True):
+    async with open_database(config, granting=True, sharing=True):
         logger.info("the database is up to date")
 
 
@@ -49,7 +49,7 @@ async def open_for_command(config: Config, url: str | None = None) -> AsyncItera
     """Open the database, by another URL where one is given; raises StartError where it does not do what it is asked."""
     check_installed(config, model=False)
     try:
-        async with open_database(config) as dsn, open_repo(url or dsn, 1) as repo:
+        async with open_database(config, sharing=True) as dsn, open_repo(url or dsn, 1) as repo:
             yield repo
     except Unavailable as error:
         raise StartError("the database is away, or does not answer in time: try again") from error
@@ -58,10 +58,7 @@ async def open_for_command(config: Config, url: str | None = None) -> AsyncItera
 
 
 async def verify_audit(config: Config, _options: argparse.Namespace) -> None:
-    """Check the audit: fails, and tells where, if an entry was changed, taken out or put in.
-
-    Safe beside running servers, unless it is their embedded PostgreSQL: stop the server first.
-    """
+    """Check the audit: fails, and tells where, if an entry was changed, taken out or put in."""
     key = read_audit_key(config)
     async with open_for_command(config) as repo:
         check = await check_audit(repo, key)
@@ -71,10 +68,7 @@ async def verify_audit(config: Config, _options: argparse.Namespace) -> None:
 
 
 async def prune_audit(config: Config, options: argparse.Namespace) -> None:
-    """Delete the audit's entries from before a date, as the owner of its table: nobody else may.
-
-    Safe beside running servers, unless it is their embedded PostgreSQL: stop the server first.
-    """
+    """Delete the audit's entries from before a date, as the owner of its table: nobody else may."""
     key = read_audit_key(config)
     async with open_for_command(config, config.migrate_url) as repo:
         deleted, findings = await prune(repo, key, options.before)
@@ -86,8 +80,7 @@ async def prune_audit(config: Config, options: argparse.Namespace) -> None:
 async def erase_owner(config: Config, options: argparse.Namespace) -> None:
     """Delete all that the database holds of an owner: sessions with their messages, idempotency keys, the name.
 
-    The audit keeps an id. See to it first that there are no tokens for the owner any more. Safe beside running
-    servers, unless it is their embedded PostgreSQL: stop the server first.
+    The audit keeps an id. See to it first that there are no tokens for the owner any more.
     """
     key = read_audit_key(config)
     async with open_for_command(config) as repo:

@@ -1,4 +1,7 @@
-"""The settings: read from the environment here and nowhere else, every mistake reported at once, by name."""
+"""The settings: read from the environment here and nowhere else, every mistake reported at once, by name.
+
+What systemd says there is read by chatd.systemd.
+"""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +14,7 @@ from chatd.parsing import (
     HS256,
     PUBLIC_KEY_ALGORITHMS,
     Parse,
+    Price,
     algorithms,
     claim,
     crash_point,
@@ -23,12 +27,13 @@ from chatd.parsing import (
     one_of,
     origins,
     path,
+    prices,
     seconds,
     secret,
     url,
     words,
 )
-from chatd.systemd import is_standard_error
+from chatd.systemd import read_systemd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,9 @@ class Config:
     rate_tokens: int = 0
     max_turns: int = 2000
     cors_origins: frozenset[str] = frozenset()
+    prices: Mapping[str, Price] = field(default_factory=dict)
     audit_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str | None = None
     otlp_endpoint: str | None = None
@@ -143,7 +150,9 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "CHATD_RATE_TOKENS": ("rate_tokens", integer(0, 10**15)),
     "CHATD_MAX_TURNS": ("max_turns", integer(0, 1_000_000)),
     "CHATD_CORS_ORIGINS": ("cors_origins", origins),
+    "CHATD_PRICES": ("prices", prices),
     "CHATD_AUDIT_KEY": ("audit_key", secret),
+    "CHATD_TOKEN": ("token", str),
     "CHATD_LOG_LEVEL": ("log_level", one_of("debug", "info", "warning", "error")),
     "CHATD_LOG_FORMAT": ("log_format", one_of("text", "json")),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("otlp_endpoint", http_url),
@@ -152,7 +161,14 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
 }
 LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
-SECRETS = ("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY", "CHATD_JWT_SECRET", "CHATD_AUDIT_KEY")
+SECRETS = (
+    "DATABASE_URL",
+    "CHATD_MIGRATE_URL",
+    "ANTHROPIC_API_KEY",
+    "CHATD_JWT_SECRET",
+    "CHATD_AUDIT_KEY",
+    "CHATD_TOKEN",
+)
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
@@ -178,21 +194,6 @@ def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return what systemd says to this process, and not to one that it has inherited the environment from.
-
-    https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
-    """
-    own = str(os.getpid())
-    fds = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
-    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
-    return {
-        "listen_fds": int(fds) if fds.isdecimal() else 0,
-        "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
-        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
-    }
-
-
 def describe(error: ValueError | OSError) -> str:
     if isinstance(error, OSError):
         return f"_FILE: {error.filename} can't be read: {error.strerror}"
@@ -205,13 +206,20 @@ def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return a variable, or for a secret what NAME_FILE or a systemd credential holds."""
-    if environ.get(name) or name not in SECRETS:
-        return environ.get(name)
-    if file := environ.get(f"{name}_FILE"):
-        return Path(file).read_text(encoding="utf-8").strip()
-    credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / name.lower()
-    return credential.read_text(encoding="utf-8").strip() if credential.is_file() else None
+    """Return a variable, or for a secret what its file holds."""
+    file = secret_files(environ).get(name)
+    return file.read_text(encoding="utf-8").strip() if file else environ.get(name)
+
+
+def secret_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
+    """Return the files that secrets are read from, by name: NAME_FILE's, or systemd's credentials."""
+    credentials = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
+    files = {name: Path(environ.get(f"{name}_FILE") or credentials / name.lower()) for name in SECRETS}
+    return {
+        name: file
+        for name, file in files.items()
+        if not environ.get(name) and (environ.get(f"{name}_FILE") or file.is_file())
+    }
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -11,6 +12,7 @@ import asyncpg
 
 from chatd.background import wait_for
 from chatd.errors import InDoubt, Unavailable
+from chatd.metrics import DatabaseMetrics
 
 Connection = Any  # asyncpg ships no types
 
@@ -93,15 +95,19 @@ async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
 class Connections:
     """The database. Every method raises Unavailable where it can't be reached or does not answer in time."""
 
-    def __init__(self, pool: Any, dsn: str) -> None:
-        self.pool, self.dsn = pool, dsn
+    def __init__(self, pool: Any, dsn: str, metrics: DatabaseMetrics) -> None:
+        self.pool, self.dsn, self.metrics = pool, dsn, metrics
+        self.waiting = 0
+        metrics.waiting.set_function(lambda: self.waiting)
+        metrics.connections.set_function(pool.get_size)
+        metrics.in_use.set_function(lambda: pool.get_size() - pool.get_idle_size())
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         task, backend = asyncio.current_task(), None
         cancelling = task.cancelling() if task else 0
         try:
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as conn:
+            async with self._acquire() as conn:
                 backend = conn.get_server_pid()
                 try:
                     yield conn
@@ -117,6 +123,21 @@ class Connections:
             if backend is None or isinstance(error, REFUSED):
                 raise Unavailable from error
             raise InDoubt(backend) from error
+
+    @asynccontextmanager
+    async def _acquire(self) -> AsyncIterator[Connection]:
+        """Take a connection from the pool, and measure the wait for it."""
+        begun = time.monotonic()
+        self.waiting += 1
+        try:
+            conn = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        finally:
+            self.waiting -= 1
+            self.metrics.wait.observe(time.monotonic() - begun)
+        try:
+            yield conn
+        finally:
+            await self.pool.release(conn)
 
     async def _all(self, query: str, *values: Any) -> list[Any]:
         async with self.connection() as conn:

@@ -1,4 +1,4 @@
-"""How a turn goes, as the log tells it: what befalls it, and a line at its end."""
+"""How a turn goes, as log, metrics and traces tell it: what befalls it, and a line at its end."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatd.events import log_event
 from chatd.logs import ids_of
+from chatd.metrics import Metrics
 from chatd.models import Answer, Turn
 from chatd.reply import Reply
 
@@ -24,8 +25,8 @@ ENDED = "turn ended: %(outcome)s"
 class Course:
     """The times of a turn in this process, in seconds by the loop's clock."""
 
-    def __init__(self, turn: Turn, model: str, tracing: "Tracing | None") -> None:
-        self.turn, self.model = turn, model
+    def __init__(self, turn: Turn, model: str, metrics: Metrics, tracing: "Tracing | None") -> None:
+        self.turn, self.model, self.metrics = turn, model, metrics
         self.span = tracing.begin(turn) if tracing else None
         self.now = asyncio.get_running_loop().time
         self.begun = self.now()
@@ -37,11 +38,20 @@ class Course:
         """Return the block of an attempt."""
         return self.span.attempt(number, reply) if self.span else nullcontext()
 
+    def begin(self) -> None:
+        self.metrics.turns.begun.inc()
+
+    def spend(self, reply: Reply) -> None:
+        """Count what all attempts of this process have used."""
+        self.metrics.model.spend(reply.model or self.model, reply.usage)
+
     def show_first(self) -> None:
         self.first_content = self.now() - self.begun
+        self.metrics.turns.first_content.observe(self.first_content)
 
     def retry(self, attempt: int, delay: float, reason: str) -> None:
         self.waited += delay
+        self.metrics.turns.retries.labels(reason).inc()
         message = "attempt %(attempt)d in %(delay_seconds)g s after %(reason)s"
         log_event(logger, logging.INFO, "turn.retry", message, attempt=attempt, delay_seconds=delay, reason=reason)
 
@@ -53,6 +63,7 @@ class Course:
 
     def lose(self) -> None:
         if not self.handed_over:
+            self.metrics.turns.lost.inc()
             log_event(logger, logging.WARNING, "turn.lost", "the turn is no longer run here")
             self._end_span("lost")
 
@@ -66,6 +77,8 @@ class Course:
 
     def end(self, attempts: int, answer: Answer, code: str | None) -> None:
         """Log the turn's one line at its end; only numbers and names of what the model's server said."""
+        seconds = self.now() - self.begun
+        self.metrics.turns.end(answer.state, code or "ok", seconds)
         log_event(
             logger,
             logging.WARNING if code else logging.INFO,
@@ -73,7 +86,7 @@ class Course:
             ENDED,
             outcome=answer.state,
             code=code,
-            seconds=round(self.now() - self.begun, 3),
+            seconds=round(seconds, 3),
             first_content_seconds=None if self.first_content is None else round(self.first_content, 3),
             waited_seconds=round(self.waited, 3),
             attempts=attempts,

@@ -13,6 +13,7 @@ import backoff
 from chatd.config import Config
 from chatd.connections import AWAY
 from chatd.embedded import open_postgres
+from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
 from chatd.events import log_event
 from chatd.logs import describe
@@ -39,14 +40,18 @@ ELSEWHERE = "CHATD_MIGRATE_URL: what it has migrated is not there for DATABASE_U
 
 
 @asynccontextmanager
-async def open_database(config: Config, *, granting: bool = False) -> AsyncIterator[str]:
+async def open_database(config: Config, *, granting: bool = False, sharing: bool = False) -> AsyncIterator[str]:
     """Yield the DSN of a migrated database; raises ConfigError where there is none.
 
     `granting`: where CHATD_MIGRATE_URL is set, grant the server's role what it needs, even if nothing is to migrate.
+    `sharing`: use the embedded PostgreSQL of a server that runs.
     """
     if config.database_url is not None:
         await prepare(config.database_url, config.migrate_url, granting=granting)
         yield config.database_url
+    elif sharing and (dsn := find_running(config.data_dir / "postgres")):
+        await prepare(dsn)
+        yield dsn
     else:
         async with open_postgres(config.data_dir / "postgres") as dsn:
             await prepare(dsn)

@@ -6,17 +6,13 @@ a stale postmaster.pid is no obstacle, any path will do, and root needs neither 
 """
 
 import asyncio
-import fcntl
-import hashlib
 import logging
 import os
-import re
 import secrets
 import shutil
 import signal
-import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,17 +20,15 @@ import asyncpg
 
 from chatd.background import background
 from chatd.config import public_environment
+from chatd.embedded_directory import SOCKET, dsn_of, own, socket_directory
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
-SOCKET = ".s.PGSQL.5432"
-MAX_SOCKET_PATH = 107  # bytes, sockaddr_un
 START_TIMEOUT = 60.0  # seconds; crash recovery of a large database takes a while
 STOP_TIMEOUT = 30.0
 RESTART_DELAY = 0.5
 LAUNCHES = 4
-OWNER_TIMEOUT = 2.0  # for one that was just killed to be gone
 POLL = 0.02
 SETTINGS = (
     *("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off"),
@@ -89,41 +83,6 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
                 await postgres.stop()
 
 
-@asynccontextmanager
-async def own(directory: Path) -> AsyncIterator[None]:
-    """Hold the directory's lock: the kernel lets go of it when the process ends, soon after a kill."""
-    with (directory / "postgres.lock").open("w") as file:
-        for _ in range(int(OWNER_TIMEOUT / POLL)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await asyncio.sleep(POLL)
-            else:
-                yield
-                return
-    raise StartError(f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL")
-
-
-@contextmanager
-def socket_directory(directory: Path) -> Iterator[Path]:
-    """Yield the data directory itself, or one in /tmp where its path can't be a socket's or stand in a DSN.
-
-    That one is named for the data directory, so that a killed owner's is used again.
-    """
-    if re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII) and len(f"{directory}/{SOCKET}") <= MAX_SOCKET_PATH:
-        yield directory
-        return
-    short = Path(f"/tmp/chatd-{os.geteuid()}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}")
-    short.mkdir(mode=0o700, exist_ok=True)
-    found = short.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise StartError(f"{short} is not a private directory of this user: remove it")
-    try:
-        yield short
-    finally:
-        shutil.rmtree(short, ignore_errors=True)
-
-
 class Postgres:
     def __init__(self, directory: Path, sockets: Path) -> None:
         self.data, self.sockets = directory / "pgdata", sockets
@@ -132,7 +91,7 @@ class Postgres:
         self.process: asyncio.subprocess.Process | None = None
 
     def dsn(self, database: str = "postgres") -> str:
-        return f"postgresql://chatd@/{database}?host={self.sockets}&port=5432"
+        return dsn_of(self.sockets, database)
 
     def command(self, program: str, *arguments: str | Path) -> list[str]:
         """Return the command line: setpriv asks the kernel for SIGINT (a fast shutdown) when this process dies."""

@@ -30,6 +30,7 @@ class ChatdError(Exception):
     code: ClassVar[str] = "internal"
     detail: ClassVar[str] = "Something went wrong here. It has been logged."
     headers: ClassVar[dict[str, str]] = {}
+    limit: str | None = None  # which one was reached, if that is what it is
 
     def __init__(self, detail: str | None = None, more_headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail or self.detail)
@@ -146,6 +147,7 @@ class InDoubt(Unavailable):
 class TooManyTurns(Unavailable):
     """This process runs as many turns as it may."""
 
+    limit = "process_turns"
     detail = "The server has as much to do as it can. Try again shortly."
 
 

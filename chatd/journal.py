@@ -6,6 +6,7 @@ A turn adds pieces to its log. The journal commits at once when nothing is being
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from chatd.errors import Unavailable
 from chatd.events import log_event
 from chatd.log import Log
 from chatd.logs import describe
+from chatd.metrics import JournalMetrics
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode
@@ -48,6 +50,7 @@ class PendingLog(Log):
 
     def add_text(self, piece: str) -> None:
         self.pieces.append(piece)
+        self.journal.metrics.pieces.count += 1
         self.pending_size += len(piece)
         self.journal.add(self, len(piece))
 
@@ -99,20 +102,28 @@ Row = tuple[PendingLog, int, str, dict[str, Any]]  # a log, the event's number, 
 class Journal:
     """Commits what the logs have pending."""
 
-    def __init__(self, repo: Repo, flush_interval: float) -> None:
-        self.repo, self.flush_interval = repo, flush_interval
-        self.changed: dict[PendingLog, None] = {}  # an ordered set
-        self.writing: set[PendingLog] = set()
+    def __init__(self, repo: Repo, flush_interval: float, metrics: JournalMetrics) -> None:
+        self.repo, self.flush_interval, self.metrics = repo, flush_interval, metrics
+        self.changed: dict[PendingLog, float] = {}  # since when (by time.monotonic), the first one first
+        self.writing: dict[PendingLog, float] = {}
         self.pending_size = 0
         self.wake = asyncio.Event()
         self.to_tell: set[str] = set()  # turns that were published, and are followed elsewhere
         self.telling = asyncio.Event()
         self.away_since: float | None = None  # by the loop's clock
+        metrics.uncommitted.set_function(lambda: self.pending_size)
+        metrics.age.set_function(self._age)
+        metrics.away.set_function(lambda: self.away_since is not None)
+
+    def _age(self) -> float:
+        """Return how long, in seconds, the oldest of what is pending has been."""
+        now = time.monotonic()
+        return now - min([*self.writing.values(), *self.changed.values()], default=now)
 
     def add(self, log: PendingLog, size: int) -> None:
         self.pending_size += size
         if log not in self.changed:
-            self.changed[log] = None
+            self.changed[log] = time.monotonic()
             self.wake.set()
 
     def withdraw(self, log: PendingLog) -> list[dict[str, Any]]:
@@ -136,7 +147,7 @@ class Journal:
             await self.commit(self._take())
         except Exception:
             logger.exception("events can't be written, giving up their turns")
-            written, self.writing = self.writing, set()
+            written, self.writing = self.writing, {}
             for log in written:
                 self._settle(log)
                 log.end(lost=True)
@@ -148,9 +159,9 @@ class Journal:
         rows: list[Row] = []
         size = 0
         while self.changed and size < MAX_BATCH:
-            log = next(iter(self.changed))
+            log, since = next(iter(self.changed.items()))
             del self.changed[log]
-            self.writing.add(log)
+            self.writing[log] = since
             size += log.pending_size
             events = log.take()
             first = len(log.frames) + 1
@@ -161,18 +172,22 @@ class Journal:
     async def commit(self, rows: list[Row]) -> None:
         """Write rows, however long the database is away, then show them; a turn that is lost is ended instead."""
         crash_point("before_append")
+        begun = time.monotonic()
         lost = await self.insist(lambda: self._write(rows)) if rows else set()
         crash_point("after_append")
+        committed = time.monotonic()
         for log, _, data, event in rows:
             if log not in lost:
                 log.committed(data, event)
-        written, self.writing = self.writing, set()
+        written, self.writing = self.writing, {}
         for log in written:
             self._settle(log)
             if log in lost:
                 log.end(lost=True)
             log.flushed.set()
             log.wake()
+        if rows:
+            self.metrics.commit(len(rows), next(iter(written.values())), begun, committed)
         self.tell_followers(written)
 
     def tell_followers(self, logs: Iterable[PendingLog]) -> None:

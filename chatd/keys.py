@@ -10,6 +10,7 @@ from chatd.config import Config
 from chatd.journal import Journal
 from chatd.limits import Limits, Quota
 from chatd.llm import Llm
+from chatd.metrics import Metrics
 from chatd.mirrors import Mirrors
 from chatd.models import Caller
 from chatd.repo import Repo
@@ -30,7 +31,9 @@ CHECK_TOKEN: web.AppKey[CheckToken] = web.AppKey("CHECK_TOKEN")  # there where t
 TURNS = web.AppKey("TURNS", Turns)
 TRACING: web.AppKey["Tracing"] = web.AppKey("TRACING")  # there where the settings ask for traces
 LIMITS = web.AppKey("LIMITS", Limits)
+METRICS = web.AppKey("METRICS", Metrics)
 
 CALLER = web.RequestKey("CALLER", Caller)
+ARRIVED = web.RequestKey("ARRIVED", float)  # by time.monotonic
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 QUOTAS = web.RequestKey("QUOTAS", list[Quota])  # that the request was counted for

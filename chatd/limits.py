@@ -67,7 +67,9 @@ def headers_of(quotas: Iterable[Quota]) -> dict[str, str]:
 
 def refusal(quota: Quota) -> RateLimited:
     """Return what an owner is told who has nothing left of a quota."""
-    return RateLimited(TEXTS[quota.name], {"Retry-After": str(quota.seconds), **headers_of([quota])})
+    error = RateLimited(TEXTS[quota.name], {"Retry-After": str(quota.seconds), **headers_of([quota])})
+    error.limit = quota.name
+    return error
 
 
 class AMinute:

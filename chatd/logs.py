@@ -189,7 +189,7 @@ class AccessLogger(AbstractAccessLogger):
             status=response.status,
             bytes=response.body_length,
             seconds=round(time, 4),
-            remote=request.remote,
+            remote=request.remote or None,  # of a Unix socket: nothing
         )
 
 

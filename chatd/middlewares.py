@@ -1,12 +1,15 @@
 """What every request passes: its id, and who it speaks for."""
 
 import re
+import socket
+import time
 
 from aiohttp import web
 
 from chatd.errors import Forbidden, Handler, NoToken, Unauthorized
+from chatd.handlers.metrics import get_metrics
 from chatd.handlers.stream import get_stream
-from chatd.keys import CALLER, CHECK_TOKEN, CONFIG, REQUEST_ID
+from chatd.keys import ARRIVED, CALLER, CHECK_TOKEN, CONFIG, REQUEST_ID
 from chatd.logs import current_request, new_request_id
 from chatd.models import Caller
 from chatd.parsing import is_loopback
@@ -16,13 +19,14 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
-PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json"})
+PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json", "/docs"})
 FILES = "/web/"
 
 
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Take over the caller's X-Request-ID, or make one."""
+    """Take over the caller's X-Request-ID, or make one; note when it came."""
+    request[ARRIVED] = time.monotonic()
     given = request.headers.get("X-Request-ID", "")
     request[REQUEST_ID] = given if CALLERS_ID.fullmatch(given) else new_request_id()
     current_request.set(request[REQUEST_ID])
@@ -35,7 +39,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     if (check_token := request.app.get(CHECK_TOKEN)) is None:
         refuse_strangers(request)
         request[CALLER] = Caller(ANONYMOUS)
-    elif not is_public(request.path) and not has_ticket(request):
+    elif not (is_public(request.path) or has_ticket(request) or is_scraped_here(request)):
         request[CALLER] = await check_token(bearer_token(request))
     return await handler(request)
 
@@ -52,11 +56,27 @@ def refuse_strangers(request: web.Request) -> None:
     """
     if request.app[CONFIG].allow_anonymous:
         return
-    match = HOST.fullmatch(request.headers.get("Host", ""))
-    if match is None or not is_loopback(match[1]):
+    if not names_this_host(request):
         raise Forbidden("Without tokens chatd answers to localhost only (see CHATD_ALLOW_ANONYMOUS).")
-    if any(name in request.headers for name in OF_PROXIES):
+    if came_by_proxy(request):
         raise Forbidden("Without tokens chatd answers to no proxy (see CHATD_ALLOW_ANONYMOUS).")
+
+
+def names_this_host(request: web.Request) -> bool:
+    match = HOST.fullmatch(request.headers.get("Host", ""))
+    return match is not None and is_loopback(match[1])
+
+
+def came_by_proxy(request: web.Request) -> bool:
+    return any(name in request.headers for name in OF_PROXIES)
+
+
+def is_scraped_here(request: web.Request) -> bool:
+    """Tell whether one of this host's own programs asks for the metrics: no web page, and nobody behind a proxy."""
+    if request.match_info.handler is not get_metrics or not names_this_host(request) or came_by_proxy(request):
+        return False
+    peer = request.get_extra_info("socket")
+    return peer is not None and (peer.family == socket.AF_UNIX or is_loopback(request.remote or ""))
 
 
 def has_ticket(request: web.Request) -> bool:

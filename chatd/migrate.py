@@ -16,7 +16,8 @@ from chatd.events import log_event
 
 logger = logging.getLogger(__name__)
 
-LOCK_TIMEOUT = "2s"
+LOCK_TIMEOUT = "500ms"  # who wants the table that a migration waits for waits behind it,
+PAUSE = 2.0  # and gets it in between: while a backup reads it, say
 MAX_WAIT = 300.0  # seconds that a migration tries to have its tables
 LOCK = 0x63686174  # one migrating process at a time; released with the connection, however it ends
 
@@ -99,7 +100,8 @@ async def lock(conn: Any) -> AsyncIterator[None]:
 @backoff.on_exception(
     backoff.constant,
     (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
-    interval=1,
+    interval=PAUSE,
+    jitter=None,
     max_time=MAX_WAIT,
     on_backoff=lambda _: logger.info("a table is in use: trying again"),
     logger=None,
@@ -108,7 +110,7 @@ async def apply(conn: Any, name: str, sql: str) -> None:
     """Apply a migration; whoever uses its tables meanwhile is held up for as long as it waits, so it waits in turns."""
     log_event(logger, logging.INFO, "database.migrating", "migrating: %(migration)s", migration=name)
     async with conn.transaction():
-        await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0")
         await conn.execute(sql)
         crash_point("before_migration_commit")
         await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

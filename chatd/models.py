@@ -142,3 +142,24 @@ class Answer:
     upstream_id: str | None = None
     first_content_at: datetime | None = None
     tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What a PostgreSQL is like, to the role that asks.
+
+    `is_owner` of chatd's tables, `may_create` some; `missing`: the rights on them that it would need, "table: RIGHT".
+    Of `max_connections` so many can be had, and `connections` are.
+    """
+
+    role: str
+    is_superuser: bool
+    is_owner: bool
+    may_create: bool
+    missing: list[str]
+    fsync: bool
+    full_page_writes: bool
+    synchronous_commit: str
+    max_connections: int
+    connections: int
+    now: datetime

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,8 +11,9 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
-from chatd import __version__, responses
+from chatd import __version__, examples, responses
 from chatd.app import ROUTES
+from chatd.describing import TAGS, Answer, Operation
 from chatd.errors import (
     ChatdError,
     Forbidden,
@@ -24,10 +26,9 @@ from chatd.errors import (
     UpstreamFailed,
 )
 from chatd.middlewares import is_public
-from chatd.operations import OPERATIONS, Answer, Operation
-from chatd.schemas import IDEMPOTENCY_KEY, SESSION_ID_FORM, Text, Time, one_of
-
-JsonObject = dict[str, Any]
+from chatd.operations import OPERATIONS
+from chatd.parameters import HEADERS, PARAMETERS, PROBLEM_HEADERS, SECURITY_SCHEMES, STRING, JsonObject
+from chatd.schemas import Text, Time, one_of
 
 DESCRIPTION = """Durable LLM chat. Errors are problem documents (RFC 9457) with a stable `code`. A method that a path
 does not take is answered with 405 and `Allow`; HEAD is taken where GET is, but for streams. An integer is written as
@@ -41,52 +42,8 @@ PROBLEMS: dict[type[ChatdError], type[Schema]] = {
     TurnInProgress: responses.TurnProblem,
     UpstreamFailed: responses.AnswerProblem,
 }
-SECURITY_SCHEMES: JsonObject = {
-    "bearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "ticket": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "ticket",
-        "description": "Of POST /agent/stream-ticket, for an EventSource, which can't send a token.",
-    },
-}
-STRING = {"type": "string"}
-PARAMETERS: dict[str, JsonObject] = {
-    "path": {"in": "path", "required": True, "schema": STRING | {"minLength": 1}},
-    "session_id": {"in": "path", "required": True, "schema": STRING | SESSION_ID_FORM},
-    "Idempotency-Key": {
-        "in": "header",
-        "description": "For 24 hours the same key with the same body starts nothing new.",
-        "schema": STRING | {"pattern": f"^(?:{IDEMPOTENCY_KEY.pattern})$"},
-    },
-    "Prefer": {
-        "in": "header",
-        "description": "`respond-async`: do not wait for the answer (RFC 7240).",
-        "schema": STRING,
-    },
-    "Last-Event-ID": {
-        "in": "header",
-        "description": "The id of the last event that was seen. With one that can't be honoured all text comes again.",
-        "schema": STRING,
-    },
-    "last_event_id": {
-        "in": "query",
-        "description": "The same, where no header can be sent; the header wins.",
-        "schema": STRING,
-    },
-}
-HEADERS: dict[str, JsonObject] = {
-    "ETag": {"required": True, "schema": STRING},
-    "X-Request-ID": {"required": True, "schema": STRING, "description": "The request's own, or a new one."},
-    "WWW-Authenticate": {"required": True, "schema": STRING},
-    "Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "Seconds."},
-    "Location": {"required": True, "schema": STRING},
-    "RateLimit": {"schema": STRING, "description": "What is left, where there are limits."},
-    "RateLimit-Policy": {"schema": STRING, "description": "The limits."},
-    "Idempotency-Replayed": {"schema": {"const": "true"}, "description": "The key had begun this turn before."},
-}
-QUOTAS = ["RateLimit", "RateLimit-Policy"]
-PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After", *QUOTAS], 503: ["Retry-After"]}
+EVENTS_URL = "https://html.spec.whatwg.org/multipage/server-sent-events.html"
+EXTERNAL = {"chat": {"externalDocs": {"description": "What a stream is", "url": EVENTS_URL}}}
 
 
 @cache
@@ -101,8 +58,9 @@ class Builder:
     def __init__(self, auth: str) -> None:
         self.auth = auth
         self.marshmallow = MarshmallowPlugin(schema_name_resolver=schema_name)
-        info = {"description": DESCRIPTION}
-        self.spec = APISpec("chatd", __version__, "3.1.0", info=info, plugins=[self.marshmallow])
+        info = {"summary": "Durable LLM chat over plain HTTP", "description": DESCRIPTION}
+        servers = [{"url": "/", "description": "The server that this came from, where it has no path in front."}]
+        self.spec = APISpec("chatd", __version__, "3.1.0", info=info, servers=servers, plugins=[self.marshmallow])
         converter: Any = self.marshmallow.converter  # typed in part only
         self.converter = converter
         converter.map_to_openapi_type(Time, "string", "date-time")
@@ -114,36 +72,58 @@ class Builder:
         for name, part in HEADERS.items():
             self.spec.components.header(name, part)
         self._add_events()
-        self.spec.components.schema("Document", {"type": "object"})
-        self.spec.components.schema("File", {"type": "string"})
+        self.spec.components.schema("Document", {"type": "object", "description": "An OpenAPI document."})
+        self.spec.components.schema("File", {"type": "string", "description": "A file as it is."})
+        for name, description in TAGS.items():
+            self.spec.tag({"name": name, "description": description} | EXTERNAL.get(name, {}))
         for route in ROUTES:
             assert isinstance(route, web.RouteDef)
             operation = OPERATIONS[route.method, route.path]
             self.spec.path(
                 REGEX.sub("", route.path), operations={route.method.lower(): self._describe(route, operation)}
             )
-        return self.spec.to_dict()
+        return self._described(self.spec.to_dict())
+
+    def _described(self, document: JsonObject) -> JsonObject:
+        """Say of each component what its schema's docstring says."""
+        for (schema, *_), name in self.converter.refs.items():
+            document["components"]["schemas"][name]["description"] = schema.__doc__
+        return document
 
     def _add_events(self) -> None:
         """Add what each event of a stream is; its data is the JSON of one of several things."""
-        for kind in responses.EVENTS:
+        event_id = STRING | {
+            "pattern": r"^turn-[0-9a-f]{32}\.[0-9]+$",
+            "description": "The turn, and the event's number.",
+        }
+        self._add_event("StreamEvent", "One event of a stream.", responses.EVENTS, {"id": event_id})
+        self._add_event("TestEvent", "One event of a test of streams.", responses.TEST_EVENTS, {})
+
+    def _add_event(self, name: str, description: str, kinds: Sequence[type[Schema]], properties: JsonObject) -> None:
+        for kind in kinds:
             self.spec.components.schema(schema_name(kind), schema=kind)
-        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in responses.EVENTS]
-        data = STRING | {"contentMediaType": "application/json", "contentSchema": {"oneOf": one_of}}
-        event_id = STRING | {"pattern": r"^turn-[0-9a-f]{32}\.[0-9]+$"}
-        event = {"type": "object", "properties": {"id": event_id, "data": data}, "required": ["id", "data"]}
-        self.spec.components.schema("StreamEvent", event)
+        one_of = [{"$ref": f"#/components/schemas/{schema_name(kind)}"} for kind in kinds]
+        data = STRING | {
+            "description": "JSON, on one line: what happened.",
+            "contentMediaType": "application/json",
+            "contentSchema": {"oneOf": one_of},
+        }
+        properties = {**properties, "data": data}
+        described = {"type": "object", "description": description, "properties": properties}
+        self.spec.components.schema(name, {**described, "required": list(properties)})
 
     def _describe(self, route: web.RouteDef, operation: Operation) -> JsonObject:
         described: JsonObject = {
             "operationId": route.handler.__name__,
+            "tags": [operation.tag],
             "summary": operation.summary,
+            "description": operation.description,
             "security": self._security(route, operation),
             "parameters": self._parameters(route, operation),
-            "responses": self._answers(operation) | self._problems(route, operation),
+            "responses": self._answers(route, operation) | self._problems(route, operation),
         }
         if operation.body is not None:
-            content = {"schema": operation.body} | ({"example": operation.example} if operation.example else {})
+            content = {"schema": operation.body} | named(examples.REQUESTS.get(route.handler.__name__, {}))
             described["requestBody"] = {"required": True, "content": {"application/json": content}}
         return described
 
@@ -151,7 +131,7 @@ class Builder:
         if is_public(route.path):
             return []
         schemes: list[JsonObject] = [{"bearerAuth": []}, *([{"ticket": []}] if operation.ticket else [])]
-        return schemes if self.auth != "none" else [*schemes, {}]
+        return [*schemes, {}] if self.auth == "none" or operation.local else schemes
 
     def _parameters(self, route: web.RouteDef, operation: Operation) -> list[JsonObject]:
         in_path = ["session_id"] if "{session_id}" in route.path else []
@@ -160,12 +140,9 @@ class Builder:
             given += self.converter.schema2parameters(operation.query, location="query")
         return given
 
-    def _answers(self, operation: Operation) -> JsonObject:
-        return {str(status): self._answer(answer) for status, answer in operation.answers.items()}
-
-    def _answer(self, answer: Answer) -> JsonObject:
-        content = {} if answer.schema is None else {"content": {answer.media_type: {"schema": answer.schema}}}
-        return {"description": answer.description, "headers": headers(*answer.headers), **content}
+    def _answers(self, route: web.RouteDef, operation: Operation) -> JsonObject:
+        shown = {status: examples.ANSWERS.get((route.handler.__name__, status), {}) for status in operation.answers}
+        return {str(status): answer_of(answer, shown[status]) for status, answer in operation.answers.items()}
 
     def _problems(self, route: web.RouteDef, operation: Operation) -> JsonObject:
         """Return a response for each status; a status may have several codes."""
@@ -186,21 +163,40 @@ class Builder:
         return errors
 
 
+def answer_of(answer: Answer, shown: JsonObject) -> JsonObject:
+    described = {"description": answer.description, "headers": headers(*answer.headers)}
+    if answer.schema is None:
+        return described
+    return described | {"content": {answer.media_type: {"schema": answer.schema} | named(shown)}}
+
+
+def named(values: JsonObject) -> JsonObject:
+    """Return what a media type says of its examples."""
+    return {"examples": {name: {"value": value} for name, value in values.items()}} if values else {}
+
+
 def problem_response(errors: list[Any]) -> JsonObject:
     schemas = [problem_schema(error) for error in errors]
+    shown = {name: value for error in errors for name, value in examples.problems_of(error).items()}
     return {
         "description": " / ".join(error.detail for error in errors),
         "headers": headers(*PROBLEM_HEADERS.get(errors[0].status, ())),
-        "content": {"application/problem+json": {"schema": schemas[0] if len(errors) == 1 else {"oneOf": schemas}}},
+        "content": {
+            "application/problem+json": {"schema": schemas[0] if len(errors) == 1 else {"oneOf": schemas}}
+            | named(shown)
+        },
     }
 
 
 @cache
 def problem_schema(error: Any) -> type[Schema]:
     """Return the schema of an error's problem document."""
-    status = fields.Integer(required=True, metadata={"enum": [error.status]})
-    known: dict[str, fields.Field[Any]] = {"status": status, "code": one_of(error.code)}
-    return PROBLEMS.get(error, responses.Problem).from_dict(known, name=f"{error.__name__}Problem")
+    status = responses.required(fields.Integer, "The status.", enum=[error.status])
+    code = one_of(error.code, description="What is wrong, for programs: it does not change.")
+    known: dict[str, fields.Field[Any]] = {"status": status, "code": code}
+    made = PROBLEMS.get(error, responses.Problem).from_dict(known, name=f"{error.__name__}Problem")
+    made.__doc__ = error.detail
+    return made
 
 
 def schema_name(schema: Any) -> str:

@@ -3,24 +3,11 @@
 What every route has in common, an error or a header, is not in here but there.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from marshmallow import Schema
-
 from chatd import responses
-from chatd.errors import (
-    CharacterForbidden,
-    ChatdError,
-    Forbidden,
-    IdempotencyMismatch,
-    NotFound,
-    RateLimited,
-    TurnInProgress,
-    Unavailable,
-    UpstreamFailed,
-)
+from chatd.describing import CACHED, NOT_CHANGED, QUOTAS, SESSION_ERRORS, STREAM, TURN_ERRORS, Answer, Operation
+from chatd.errors import CharacterForbidden, Forbidden, NotFound, RateLimited, Unavailable, UpstreamFailed
 from chatd.schemas import (
+    AuditPage,
     ChatRequest,
     HistoryPage,
     MeSchema,
@@ -30,44 +17,6 @@ from chatd.schemas import (
     SessionSchema,
     TicketRequest,
 )
-
-STREAM = "text/event-stream"
-Errors = tuple[type[ChatdError], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes when all is well; without a schema there is no body. `headers` are names of HEADERS in chatd.openapi.
-
-    The schema of a stream is that of each of its events.
-    """
-
-    description: str
-    schema: type[Schema] | str | None = None
-    media_type: str = "application/json"
-    headers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A route. `parameters` are names of PARAMETERS in chatd.openapi; `ticket`: a ticket opens it, too."""
-
-    summary: str
-    answers: dict[int, Answer]
-    errors: Errors = ()
-    query: type[Schema] | None = None
-    parameters: tuple[str, ...] = ()
-    body: type[Schema] | None = None
-    example: dict[str, Any] = field(default_factory=dict)
-    ticket: bool = False
-
-
-QUESTION = {"message": "What is the capital of France?", "session_id": None, "character_id": 1}
-TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, IdempotencyMismatch, RateLimited, Unavailable)
-QUOTAS = ("RateLimit", "RateLimit-Policy")
-SESSION_ERRORS: Errors = (NotFound, Unavailable)
-CACHED = ("ETag",)
-NOT_CHANGED = {304: Answer("It is as If-None-Match says.", headers=CACHED)}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/agent/chat"): Operation(
@@ -79,7 +28,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         (*TURN_ERRORS, UpstreamFailed),
         parameters=("Idempotency-Key", "Prefer"),
         body=ChatRequest,
-        example=QUESTION,
+        tag="chat",
+        description=(
+            "The session is made where none is given. With `Prefer: respond-async`, and when the server shuts "
+            "down while the request waits, the answer is 202 at once, and `Location` tells where to attach. A "
+            "turn that somebody stopped is a 200, too. Closing the connection ends nothing."
+        ),
     ),
     ("POST", "/agent/chat/stream"): Operation(
         "Post a message and stream the answer",
@@ -87,7 +41,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         TURN_ERRORS,
         parameters=("Idempotency-Key",),
         body=ChatRequest,
-        example=QUESTION,
+        tag="chat",
+        description=(
+            "Server-sent events without names: each has an `id` and, as `data`, one line of JSON with a `type`. "
+            "After `done` or `error` the stream ends; one that ends otherwise was cut: attach again, with the id "
+            "of the last event. Comments (`: ping`) come in silence."
+        ),
     ),
     ("GET", "/agent/chat/stream/{session_id}"): Operation(
         "Attach to the running turn, or go on behind a cursor",
@@ -98,75 +57,157 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         (NotFound, RateLimited),
         parameters=("Last-Event-ID", "last_event_id"),
         ticket=True,
+        tag="chat",
+        description=(
+            "Without a cursor: the running turn from its first event, for any number of readers. With one: what "
+            "came after it, of the turn that it names, no gap and no repeat. While the database is away it is "
+            "answered with heartbeats, since an EventSource would give up after a 503."
+        ),
+    ),
+    ("GET", "/agent/stream-test"): Operation(
+        "Stream numbers and heartbeats for a while, to see what arrives through a proxy",
+        {200: Answer("What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS)},
+        (RateLimited,),
+        tag="host",
+        description=(
+            "How chatd was asked, ten numbers a tenth of a second apart, then heartbeats alone, then an end: what "
+            "does not come like that was held back, or cut, on its way."
+        ),
     ),
     ("GET", "/agent/chat/history/{session_id}"): Operation(
         "Read messages, oldest first",
         {200: Answer("The latest messages, or those before or after one: not both.", responses.History)},
         SESSION_ERRORS,
         query=HistoryPage,
+        tag="chat",
+        description=(
+            "Without a cursor the latest ones. A page of huge messages ends after 32 MiB. For the page before, "
+            "ask again with `before` of the answer."
+        ),
     ),
     ("POST", "/agent/chat/stop/{session_id}"): Operation(
         "Stop the running turn and keep its text",
         {200: Answer("Nothing runs there now.", responses.Stopped, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
+        tag="chat",
+        description=(
+            "Safe to repeat, and allowed before the first word. The answer so far becomes a message with the "
+            "status `stopped`."
+        ),
     ),
     ("POST", "/agent/stream-ticket"): Operation(
         "Make a ticket for a session's streams",
         {201: Answer("The ticket.", responses.Ticket, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
         body=TicketRequest,
+        tag="access",
+        description=(
+            "A ticket opens the streams of one session, as `?ticket=`, until five minutes after its last use and "
+            "no longer than the token."
+        ),
     ),
     ("POST", "/agent/session"): Operation(
         "Make a session",
         {201: Answer("The session.", SessionSchema, headers=("Location", *QUOTAS))},
         (CharacterForbidden, RateLimited, Unavailable),
         body=SessionRequest,
-        example={"character_id": 1, "title": "Capitals", "system_prompt": "Answer in one sentence."},
+        tag="sessions",
+        description="A session may as well be made by its first message; here it gets a title and a system prompt.",
     ),
     ("GET", "/agent/sessions"): Operation(
         "List sessions, latest activity first",
         {200: Answer("The sessions, and the cursor of the next page.", responses.SessionList)},
         (Unavailable,),
         query=Page,
+        tag="sessions",
+        description="Your own, each with its title, status and number of messages.",
     ),
     ("GET", "/agent/session/{session_id}"): Operation(
-        "Read a session", {200: Answer("The session.", SessionSchema)}, SESSION_ERRORS
+        "Read a session",
+        {200: Answer("The session.", SessionSchema)},
+        SESSION_ERRORS,
+        tag="sessions",
+        description="An admin may read any session, which the audit records.",
     ),
     ("PATCH", "/agent/session/{session_id}"): Operation(
         "Rename a session",
         {200: Answer("The session.", SessionSchema, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
         body=RenameRequest,
-        example={"title": "Capitals of Europe"},
+        tag="sessions",
+        description="The title is for people; the model is not told.",
     ),
     ("DELETE", "/agent/session/{session_id}"): Operation(
-        "Delete a session with all its messages", {204: Answer("It is gone.")}, SESSION_ERRORS
+        "Delete a session with all its messages",
+        {204: Answer("It is gone.")},
+        SESSION_ERRORS,
+        tag="sessions",
+        description="A running turn is stopped first. There is no way back.",
     ),
     ("GET", "/agent/me"): Operation(
-        "Read what the token says", {200: Answer("Whom it speaks for, as which characters, and how long.", MeSchema)}
+        "Read what the token says",
+        {200: Answer("Whom it speaks for, as which characters, and how long.", MeSchema)},
+        tag="access",
+        description="Without tokens everyone is `anonymous`.",
     ),
     ("GET", "/agent/audit"): Operation(
         "Read the audit, latest entry first; for admins",
         {200: Answer("The entries, and the cursor of the next page.", responses.Audit)},
         (Forbidden, Unavailable),
-        query=Page,
+        query=AuditPage,
+        tag="audit",
+        description="Never what was said, a title or a token. For tokens with the role `admin`.",
     ),
-    ("GET", "/healthz"): Operation("Is the process alive?", {200: Answer("It is.", responses.Health)}),
+    ("GET", "/healthz"): Operation(
+        "Is the process alive?",
+        {200: Answer("It is.", responses.Health)},
+        tag="host",
+        description="It looks at nothing but itself: a process that does not answer should be replaced.",
+    ),
     ("GET", "/readyz"): Operation(
         "May it be sent requests?",
         {200: Answer("It may.", responses.Readiness), 503: Answer("It may not, now.", responses.Readiness)},
+        tag="host",
+        description="503 while the database is away or the process shuts down: send requests elsewhere.",
     ),
-    ("GET", "/openapi.json"): Operation("Read this document", {200: Answer("OpenAPI 3.1.", "Document")}),
+    ("GET", "/openapi.json"): Operation(
+        "Read this document",
+        {200: Answer("OpenAPI 3.1.", "Document")},
+        tag="page",
+        description="Made from the schemas that requests are checked by.",
+    ),
+    ("GET", "/metrics"): Operation(
+        "Read the metrics; for admins and this host's own programs",
+        {200: Answer("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
+        (Forbidden,),
+        local=True,
+        tag="host",
+        description="Numbers alone: nobody's words, names or ids.",
+    ),
     ("GET", "/"): Operation(
-        "Open the web page", {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED}
+        "Open the web page",
+        {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
+        tag="page",
+        description="It works below a path of a proxy's, too.",
+    ),
+    ("GET", "/docs"): Operation(
+        "Open this description as a page",
+        {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
+        tag="page",
+        description="Every operation, with its examples, and a form to send it by; it loads nothing from elsewhere.",
     ),
     ("GET", "/web/{path:.+}"): Operation(
         "Read one of the page's files",
         {200: Answer("The file.", "File", "*/*", CACHED), **NOT_CHANGED},
         (NotFound,),
         parameters=("path",),
+        tag="page",
+        description="With an ETag, and compressed for those who take that.",
     ),
     ("GET", "/favicon.ico"): Operation(
-        "Read the page's icon", {200: Answer("The icon.", "File", "image/x-icon", CACHED), **NOT_CHANGED}
+        "Read the page's icon",
+        {200: Answer("The icon.", "File", "image/x-icon", CACHED), **NOT_CHANGED},
+        tag="page",
+        description="It is the page's own.",
     ),
 }

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 Parse = Callable[[str], Any]
@@ -16,6 +16,8 @@ MIN_SECRET = 32  # bytes
 REGISTERED_CLAIMS = {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "roles", "owner"}
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
 DEFAULT_PORT = re.compile(r"(?<=^http:)(.+):80$|(?<=^https:)(.+):443$")
+MODEL = re.compile(r"[A-Za-z0-9._:/@-]{1,100}")
+DOLLARS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 EVE_ISSUERS = ("https://login.eveonline.com", "https://login.eveonline.com/", "login.eveonline.com")
 
 
@@ -134,6 +136,29 @@ def secret(text: str) -> str:
     if "-----BEGIN" in text:
         raise ValueError("is a key's PEM, which is no secret of two sides: see CHATD_JWT_JWKS_URL")
     return text
+
+
+class Price(NamedTuple):
+    """What a model costs, in US dollars per million tokens."""
+
+    input: float
+    output: float
+    cache_write: float
+    cache_read: float
+
+
+def prices(text: str) -> dict[str, Price]:
+    """Return the price of each model of a list of MODEL=INPUT/OUTPUT/CACHE_WRITE/CACHE_READ."""
+    found: dict[str, Price] = {}
+    for word in words(text):
+        model, _, amounts = word.rpartition("=")
+        dollars = amounts.split("/")
+        if not MODEL.fullmatch(model) or len(dollars) != len(Price._fields) or not all(map(DOLLARS.fullmatch, dollars)):
+            raise ValueError("must be MODEL=INPUT/OUTPUT/CACHE_WRITE/CACHE_READ, in US dollars per million tokens")
+        if model in found:
+            raise ValueError(f"{model} has two prices")
+        found[model] = Price(*map(float, dollars))
+    return found
 
 
 def is_loopback(host: str) -> bool:

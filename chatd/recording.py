@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from chatd.audit import now
 from chatd.chain import Entry
 from chatd.errors import ChatdError, Handler, Unavailable
-from chatd.keys import AUDIT, CALLER, CONFIG, REQUEST_ID
+from chatd.keys import AUDIT, CALLER, CONFIG, METRICS, REQUEST_ID
 from chatd.middlewares import ANONYMOUS
 from chatd.models import Turn
 from chatd.parsing import is_loopback
@@ -25,10 +25,12 @@ REFUSALS = {401: "sign_in", 403: "forbidden", 429: "limit"}
 
 @web.middleware
 async def record_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Record who was not let in, or not let do something."""
+    """Record who was not let in, or not let do something, and count the limits that were reached."""
     try:
         return await handler(request)
     except ChatdError as refusal:
+        if refusal.limit:
+            request.app[METRICS].http.limits.labels(refusal.limit).inc()
         if action := REFUSALS.get(refusal.status):
             request.app[AUDIT].record_refusal(describe(request, action, target(request), refusal.code))
         raise

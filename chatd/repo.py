@@ -11,17 +11,19 @@ import asyncpg
 from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
+from chatd.metrics import Metrics
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
+from chatd.transfer_queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
 
 @asynccontextmanager
-async def open_repo(dsn: str, pool_size: int) -> AsyncIterator["Repo"]:
+async def open_repo(dsn: str, pool_size: int, metrics: Metrics | None = None) -> AsyncIterator["Repo"]:
     async with open_pool(dsn, pool_size) as pool:
-        yield Repo(pool, dsn)
+        yield Repo(pool, dsn, (metrics or Metrics()).database)
 
 
-class Repo(UpkeepQueries):
+class Repo(UpkeepQueries, TransferQueries):
     """What chatd asks of the database, in its own words."""
 
     # Sessions

@@ -44,9 +44,9 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
     goes on writing.
     """
     erased = Counter({"sessions": 0, "idempotency keys": 0, "names": 0})
-    last = f"{name};" if EVE_CHARACTER.fullmatch(name) else name
+    last = last_name(name)
     ids: dict[str, set[str]] = {}
-    await tell(repo, key, [key.owner_id(owner) for owner in await repo.find_owners(name, last)], "begun")
+    await tell(repo, key, "owner.erase", [key.owner_id(owner) for owner in await repo.find_owners(name, last)], "begun")
     for _ in range(PASSES):
         if not (owners := await repo.find_owners(name, last)):
             break
@@ -54,15 +54,20 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
             ids.setdefault(owner, {key.owner_id(owner)}).update(await erase_owner(repo, owner, erased))
         await asyncio.sleep(2 * INTERVAL)  # a server may have had something of theirs in hand
     erased["names"] = len(ids)
-    await tell(repo, key, sorted(set().union(*ids.values())) or [key.owner_id(name)], "ok")
+    await tell(repo, key, "owner.erase", sorted(set().union(*ids.values())) or [key.owner_id(name)], "ok")
     if await repo.find_owners(name, last):
         raise StartError("they go on writing: see to it that they have no token any more, and erase again")
     return erased
 
 
-async def tell(repo: Repo, key: AuditKey, ids: Sequence[str], outcome: str) -> None:
-    """Put in the audit that owners are about to be erased, or were: it may end in between."""
-    if entries := [Entry(now(), "owner.erase", object=each, outcome=outcome) for each in ids]:
+def last_name(name: str) -> str:
+    """Return the name itself, or for an EVE character the end of the names that it had."""
+    return f"{name};" if EVE_CHARACTER.fullmatch(name) else name
+
+
+async def tell(repo: Repo, key: AuditKey, action: str, objects: Sequence[str], outcome: str) -> None:
+    """Put in the audit what a command is about to do, or has done: it may end in between."""
+    if entries := [Entry(now(), action, object=each, outcome=outcome) for each in objects]:
         async with repo.connection() as conn:
             await Audit(repo, key).append_on(conn, entries)
 

@@ -44,7 +44,7 @@ class Run:
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
-        self.course = Course(turn, turns.config.model, turns.tracing)
+        self.course = Course(turn, turns.config.model, turns.metrics, turns.tracing)
         self.beginning = Beginning(turns, turn)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -87,6 +87,7 @@ class Run:
             if not begun:
                 self.log.end(lost=True)
         if begun:
+            self.course.begin()
             if request.begun:
                 request.begun(turn)
             self.log.committed(data, start)
@@ -103,6 +104,7 @@ class Run:
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn is left to another process
             self.course.give_up(error)
         finally:
+            self.course.spend(self.reply)
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
 

@@ -1,6 +1,5 @@
-"""What comes in and what goes out, field by field; unknown keys are errors that name themselves."""
+"""What comes in and what goes out, field by field, and described; unknown keys are errors that name themselves."""
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -10,22 +9,24 @@ from typing import Any
 from aiohttp import web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, pre_load, validate
 
-from chatd.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMediaType
 from chatd.models import Message, Session
 from chatd.sse import clean
 
 MAX_TEXT = 10_000  # code points
 MAX_TITLE = 200
-MAX_BODY = 256 << 10  # bytes
-MAX_NAMED, MAX_NAME = 20, 100  # wrong fields that an answer names, and how much of each name
-BODY_TIMEOUT = 30.0  # seconds for 256 KiB
 SESSION_ID = re.compile(r"sess-[0-9a-f]{32}")
 # How the API's description gives the forms of ids; its handlers check them.
 SESSION_ID_FORM = {"pattern": f"^{SESSION_ID.pattern}$"}
 MESSAGE_ID_FORM = {"pattern": "^msg-[0-9a-f]{32}$"}
 TURN_ID_FORM = {"pattern": "^turn-[0-9a-f]{32}$"}
+AUDIT_CURSOR_FORM = {"pattern": "^[0-9]{1,18}$"}
 SESSIONS_CURSOR_FORM = {"pattern": f"^[0-9]{{1,17}}\\.{SESSION_ID.pattern}$"}
-IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
+
+
+USAGE = {
+    "description": "Tokens as the model's server counts them, by kind; null where that is not known.",
+    "type": ["object", "null"],
+}
 
 
 class StrictInteger(fields.Integer):
@@ -60,36 +61,62 @@ class Time(fields.Field[datetime]):
         return value and value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")  # type: ignore[no-any-return]
 
 
+def about(description: str, **form: Any) -> dict[str, Any]:
+    """Return a field's metadata: what the API's description says of it, beside what follows from its type."""
+    return {"description": description, **form}
+
+
 def character_id() -> StrictInteger:
-    return StrictInteger(required=True, validate=validate.Range(1, 2**63 - 1))
+    metadata = about("The number that the application speaks for; a session keeps its own.")
+    return StrictInteger(required=True, validate=validate.Range(1, 2**63 - 1), metadata=metadata)
 
 
 class ChatRequest(Schema):
-    message = Text(MAX_TEXT, required=True)
-    session_id = fields.String(load_default=None, allow_none=True, metadata=SESSION_ID_FORM)
+    """A message to be answered."""
+
+    message = Text(
+        MAX_TEXT, required=True, metadata=about("What the user says; kept as it is, with blanks at its ends.")
+    )
+    session_id = fields.String(
+        load_default=None,
+        allow_none=True,
+        metadata=about("The session that it goes on with; without one a session is made.", **SESSION_ID_FORM),
+    )
     character_id = character_id()
 
 
 class SessionRequest(Schema):
+    """A session to be made."""
+
     character_id = character_id()
-    title = Text(MAX_TITLE, load_default=None, allow_none=True)
-    system_prompt = Text(MAX_TEXT, blank=True, load_default=None, allow_none=True)
+    title = Text(MAX_TITLE, load_default=None, allow_none=True, metadata=about("A name for people."))
+    system_prompt = Text(
+        MAX_TEXT,
+        blank=True,
+        load_default=None,
+        allow_none=True,
+        metadata=about("What the model is told first, in place of the server's own; the session's first message."),
+    )
 
 
 class RenameRequest(Schema):
-    title = Text(MAX_TITLE, required=True, allow_none=True)
+    """A session's new name."""
+
+    title = Text(MAX_TITLE, required=True, allow_none=True, metadata=about("A name for people; null takes it away."))
 
 
 class TicketRequest(Schema):
-    session_id = fields.String(required=True, metadata=SESSION_ID_FORM)
+    """A ticket that is asked for."""
+
+    session_id = fields.String(required=True, metadata=about("The session whose streams it opens.", **SESSION_ID_FORM))
 
 
 class Page(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
-    before = fields.String(load_default=None, metadata=SESSIONS_CURSOR_FORM)
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000), metadata=about("So many at most."))
+    before = fields.String(load_default=None, metadata=about("The `next` of the page before.", **SESSIONS_CURSOR_FORM))
 
     @pre_load
     def limit_is_short(self, data: Mapping[str, str], **_: Any) -> Mapping[str, str]:
@@ -98,14 +125,27 @@ class Page(Schema):
         return data
 
 
+class AuditPage(Page):
+    before = fields.String(load_default=None, metadata=about("The `next` of the page before.", **AUDIT_CURSOR_FORM))
+
+
 class HistoryPage(Page):
-    before = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
-    after = fields.String(load_default=None, metadata=MESSAGE_ID_FORM)
+    before = fields.String(load_default=None, metadata=about("Only messages before this one.", **MESSAGE_ID_FORM))
+    after = fields.String(load_default=None, metadata=about("Only messages after this one.", **MESSAGE_ID_FORM))
 
 
-def one_of(*values: str) -> fields.String:
+def one_of(*values: str, description: str = "") -> fields.String:
     """Return a field of an answer that is one of some words."""
-    return fields.String(required=True, metadata={"enum": list(values)})
+    metadata = about(description) if description else {}
+    return fields.String(required=True, metadata={**metadata, "enum": list(values)})
+
+
+def session_status() -> fields.String:
+    return one_of(
+        *("idle", "thinking", "executing", "error"),
+        description="What the session does: `thinking` while a turn runs, `error` when the last one failed. "
+        "`executing` is kept for tools.",
+    )
 
 
 class Outgoing(Schema):
@@ -116,25 +156,35 @@ class Outgoing(Schema):
 
 
 class SessionSchema(Outgoing):
-    session_id = fields.String(attribute="id", required=True, metadata=SESSION_ID_FORM)
-    character_id = fields.Integer(required=True)
-    title = fields.String(required=True, allow_none=True)
-    status = one_of("idle", "thinking", "executing", "error")
-    message_count = fields.Integer(required=True)
-    created_at = Time(required=True)
-    updated_at = Time(required=True)
+    """A conversation."""
+
+    session_id = fields.String(attribute="id", required=True, metadata=about("Its id.", **SESSION_ID_FORM))
+    character_id = fields.Integer(required=True, metadata=about("The character that it belongs to."))
+    title = fields.String(required=True, allow_none=True, metadata=about("A name for people."))
+    status = session_status()
+    message_count = fields.Integer(required=True, metadata=about("How many messages it has."))
+    created_at = Time(required=True, metadata=about("When it was made."))
+    updated_at = Time(required=True, metadata=about("When something last happened in it."))
 
 
 class MessageSchema(Outgoing):
-    id = fields.String(required=True, metadata=MESSAGE_ID_FORM)
-    role = one_of("user", "assistant", "system")
-    content = fields.String(required=True)
-    content_blocks = fields.Raw(required=True, metadata={"type": "array", "items": {"type": "object"}})
-    created_at = Time(required=True)
-    token_usage = fields.Raw(required=True, metadata={"type": ["object", "null"]})
-    status = one_of("complete", "stopped", "interrupted")
-    model = fields.String(required=True, allow_none=True)
-    stop_reason = fields.String(required=True, allow_none=True)
+    """An entry of a session."""
+
+    id = fields.String(required=True, metadata=about("Its id.", **MESSAGE_ID_FORM))
+    role = one_of("user", "assistant", "system", description="Who says it.")
+    content = fields.String(required=True, metadata=about("Its text."))
+    content_blocks = fields.Raw(
+        required=True,
+        metadata=about("The same as the model's server gives it, in parts.", type="array", items={"type": "object"}),
+    )
+    created_at = Time(required=True, metadata=about("When it was saved."))
+    token_usage = fields.Raw(required=True, metadata=USAGE)
+    status = one_of(
+        *("complete", "stopped", "interrupted"),
+        description="Of an answer: whether it is whole, was stopped by somebody, or broke off. Others are complete.",
+    )
+    model = fields.String(required=True, allow_none=True, metadata=about("Which model said it."))
+    stop_reason = fields.String(required=True, allow_none=True, metadata=about("Why the model ended, in its words."))
 
     @post_dump
     def plain_text(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -144,22 +194,28 @@ class MessageSchema(Outgoing):
 
 
 class MeSchema(Outgoing):
-    owner = fields.String(required=True)
-    characters = fields.List(fields.Integer(), required=True, allow_none=True)
-    admin = fields.Boolean(required=True)
-    expires_at = Time(required=True, allow_none=True)
+    """Whom a token speaks for."""
+
+    owner = fields.String(required=True, metadata=about("The name that sessions belong to."))
+    characters = fields.List(
+        fields.Integer(), required=True, allow_none=True, metadata=about("As which characters; null: as any.")
+    )
+    admin = fields.Boolean(required=True, metadata=about("Whether it may read the audit, and any session."))
+    expires_at = Time(required=True, allow_none=True, metadata=about("When it ends; null: never."))
 
 
 class AuditEntry(Outgoing):
-    seq = fields.Integer(required=True)
-    at = Time(required=True)
-    owner = fields.String(required=True, allow_none=True)
-    owner_id = fields.String(required=True, allow_none=True)
-    action = fields.String(required=True)
-    object = fields.String(required=True, allow_none=True)
-    request_id = fields.String(required=True, allow_none=True)
-    address = fields.String(required=True, allow_none=True)
-    outcome = fields.String(required=True)
+    """Something that was done."""
+
+    seq = fields.Integer(required=True, metadata=about("Its number; there are no gaps."))
+    at = Time(required=True, metadata=about("When it was done."))
+    owner = fields.String(required=True, allow_none=True, metadata=about("By whom; null where that was erased."))
+    owner_id = fields.String(required=True, allow_none=True, metadata=about("The owner's id, which outlives the name."))
+    action = fields.String(required=True, metadata=about("What was done, such as `session.create`."))
+    object = fields.String(required=True, allow_none=True, metadata=about("To what: an id."))
+    request_id = fields.String(required=True, allow_none=True, metadata=about("The `X-Request-ID` of the request."))
+    address = fields.String(required=True, allow_none=True, metadata=about("Where the request came from."))
+    outcome = fields.String(required=True, metadata=about("`ok`, or why not."))
 
 
 def respond(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -184,72 +240,3 @@ def dump_session(session: Session) -> dict[str, Any]:
 
 def dump_message(message: Message) -> dict[str, Any]:
     return dict(MESSAGE.dump(message))
-
-
-async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
-    """Return the checked body; raises UnsupportedMediaType, TooLarge (by aiohttp) and InvalidRequest."""
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType
-    if (request.content_length or 0) > MAX_BODY:
-        raise TooLarge
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            body = await request.read()
-        data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
-    except TimeoutError:
-        raise InvalidRequest("The body did not come in time.") from None
-    except web.RequestPayloadError:
-        raise InvalidRequest("The body is not what its headers say.") from None
-    except (ValueError, RecursionError):
-        raise InvalidRequest("The body is not valid JSON in UTF-8.") from None
-    if not isinstance(data, dict):
-        raise InvalidRequest("The body must be a JSON object.")
-    return load(schema, data)
-
-
-def refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's members; of two with one name another reader might have taken the other."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a name is there twice")
-    return members
-
-
-def read_query(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
-    return load(schema, dict(request.query))
-
-
-def load(schema: type[Schema], data: Any) -> dict[str, Any]:
-    """Return checked data; raises InvalidRequest with `errors`, a list of what is wrong for each field."""
-    try:
-        return dict(schema().load(data))
-    except ValidationError as error:
-        named = list(error.messages_dict.items())[:MAX_NAMED]
-        errors = {clean(str(field))[:MAX_NAME]: reasons for field, reasons in named}
-        detail = " ".join(f"{field}: {reasons[0]}" for field, reasons in errors.items())
-        raise InvalidRequest(detail[:500], errors=errors) from None
-
-
-def session_id_in(request: web.Request) -> str:
-    """Return the path's session id; a malformed one can't exist."""
-    return check_session_id(request.match_info["session_id"])
-
-
-def check_session_id(session_id: str) -> str:
-    if not SESSION_ID.fullmatch(session_id):
-        raise NotFound
-    return session_id
-
-
-def idempotency_key(request: web.Request) -> str | None:
-    """Return the key without its quotes, None where there is none; raises InvalidRequest."""
-    given = request.headers.getall("Idempotency-Key", [])
-    match = IDEMPOTENCY_KEY.fullmatch(given[0]) if len(given) == 1 else None
-    if given and match is None:
-        reason = "Must be one key of 1 to 255 visible ASCII characters."
-        raise InvalidRequest(f"Idempotency-Key: {reason}", errors={"Idempotency-Key": [reason]})
-    return match and (match[1] or match[2])

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,21 @@ MAX_LAG = 1.0  # seconds that the event loop may be late; if it is later all the
 def passed_socket() -> socket.socket:
     """Return the listening socket that the parent process holds; it stays open there when it is closed here."""
     return socket.socket(fileno=FIRST_FD)
+
+
+def read_systemd(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return what systemd says to this process, and not to one that it has inherited the environment from.
+
+    https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html, sd_watchdog_enabled.html
+    """
+    own = str(os.getpid())
+    fds = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
+    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
+    return {
+        "listen_fds": int(fds) if fds.isdecimal() else 0,
+        "watchdog": int(watchdog) / 1e6 if watchdog.isdecimal() else None,
+        "to_journal": is_standard_error(environ.get("JOURNAL_STREAM")),
+    }
 
 
 def is_standard_error(stream: str | None) -> bool:

@@ -85,13 +85,14 @@ async def open_tracing(config: Config) -> AsyncIterator["Tracing"]:
 
 def make_provider(endpoint: str) -> TracerProvider:
     """Return what makes spans and sends them; the SDK reads OTEL_… variables itself."""
+    # The SDK repeats headers, and tells of each try: Exporter says what is to be said.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     resource = Resource.create().merge(SERVICE).merge(OTELResourceDetector().detect())
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint)))
     except ValueError as error:
         raise ConfigError(f"a setting of OpenTelemetry (OTEL_…) is wrong: {error}") from error
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # the exporter says what is to be said
     return provider
 
 

@@ -6,8 +6,9 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from chatd.beginning import Begun
 from chatd.config import Config
 from chatd.crash import crash_point
 from chatd.errors import (
@@ -21,8 +22,9 @@ from chatd.errors import (
     Unavailable,
 )
 from chatd.journal import Journal
-from chatd.limits import Quota, TurnLimits
+from chatd.limits import TurnLimits
 from chatd.llm import Llm
+from chatd.metrics import Metrics
 from chatd.models import Turn, TurnRequest, new_turn
 from chatd.reply import Reply
 from chatd.repo import Repo
@@ -41,22 +43,21 @@ KEY_RACES = 3
 PAGE = 1000  # events a query
 
 
-class Begun(NamedTuple):
-    """A turn that was asked for: `replayed` where its key had begun it before, else with what its owner has left."""
-
-    turn: Turn
-    replayed: bool
-    quotas: list[Quota]
-
-
 class Turns:
     """The turns that this process runs, findable from before their commit makes them visible."""
 
     def __init__(
-        self, config: Config, repo: Repo, journal: Journal, llm: Llm, boot_id: uuid.UUID, tracing: "Tracing | None"
+        self,
+        config: Config,
+        repo: Repo,
+        journal: Journal,
+        llm: Llm,
+        boot_id: uuid.UUID,
+        metrics: Metrics,
+        tracing: "Tracing | None",
     ) -> None:
         self.config, self.repo, self.journal, self.llm, self.boot_id = config, repo, journal, llm, boot_id
-        self.tracing = tracing
+        self.metrics, self.tracing = metrics, tracing
         self.limits = TurnLimits(config.rate_turns or None, config.rate_tokens or None)
         self.running: dict[str, Run] = {}
         self.taking: set[str] = set()  # turns that were claimed and are about to run here
@@ -115,6 +116,7 @@ class Turns:
 
     def _resume(self, turn: Turn, events: list[tuple[int, str]]) -> None:
         crash_point("before_resume")
+        self.metrics.turns.recoveries.inc()
         run = Run(self, turn)
         run.beginning.skip()
         for _, data in events:

@@ -4,13 +4,13 @@ import uuid
 from collections.abc import Sequence
 
 from chatd.audit_queries import AuditQueries
-from chatd.models import Turn
+from chatd.models import ServerState, Turn
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
 
 
 class UpkeepQueries(AuditQueries):
-    """Leases and takeovers, sweeps, notices."""
+    """Leases and takeovers, sweeps, a look at the server, notices."""
 
     # Recovery
 
@@ -54,6 +54,11 @@ class UpkeepQueries(AuditQueries):
     async def sweep_usage(self, limit: int) -> int:
         """Delete a batch of what was counted on days long gone and return how many."""
         return len(await self._all("sweep_usage", limit))
+
+    # What `chatd doctor` looks at
+
+    async def inspect_server(self) -> ServerState:
+        return ServerState(**await self._one("inspect_server"))
 
     # Notices between processes
 

@@ -18,7 +18,15 @@ NAMES = {query: name for name, query in QUERIES.items()}
 BACKGROUND_QUERIES = {"append_audit", "claim_turns", "read_audit_head", "renew_leases"} | {
     name for name in QUERIES if name.startswith("sweep_")
 }
-BACKGROUND_TASKS = {"Recovery.keep_claiming", "Recovery.keep_leases", "Audit.run", "sweep", "listen", "keep_notifying"}
+BACKGROUND_TASKS = {
+    "Recovery.keep_claiming",
+    "Recovery.keep_leases",
+    "Audit.run",
+    "sweep",
+    "listen",
+    "keep_notifying",
+    "watch_lag",
+}
 TESTS = str(Path(__file__).parent)
 
 

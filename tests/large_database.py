@@ -108,6 +108,7 @@ KEY = "key-1000"
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "abandon_turn": (TURN,),
     "add_audit_anchor": (ENTRIES + 1, datetime.now(UTC), b"", b""),
+    "allow_idling": (),
     "append_audit": (
         *(0, b"", ENTRIES + 1, b"mac", b"signature", ["own-1", "own-new"], ["name-1", "new"]),
         *([ENTRIES + 1], [datetime.now(UTC)], ["own-1"], ["sign_in"], [None], [None], [None], ["ok"], [b"mac"]),
@@ -119,6 +120,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     ),
     "claim_turn": (TURN, 1, OTHER),
     "claim_turns": (uuid.UUID(int=3), [DEAD], 20, []),
+    "count_messages": ([OWNER],),
     "create_session": (NEW_SESSION, OWNER, 7, None, NEW_MESSAGE, "Be brief."),
     "create_ticket": (hash_of(0), SESSION, OWNER, 300.0, datetime.now(UTC)),
     "delete_session": (RUNNING_SESSION, OWNER),
@@ -140,6 +142,12 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         *("req_1", datetime.now(UTC), [EVENTS + 1], ["{}"], 1000),
     ),
     "forget_key": (OWNER, KEY, an_id("turn", 1000)),
+    "import_messages": (
+        *([SESSION], [NEW_MESSAGE], ["user"], ["Hello"], ["[{}]"], ["complete"], [None]),
+        *([None], ["{}"], [datetime.now(UTC)]),
+    ),
+    "import_session": (NEW_SESSION, OWNER, 7, None, "idle", 1, datetime.now(UTC), datetime.now(UTC)),
+    "inspect_server": (),
     "list_audit": (None, 50),
     "list_context": (SESSION, None, 50),
     "list_events": (ENDED_TURN, 10, 50),
@@ -157,6 +165,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "replay_key": (OWNER, KEY),
     "request_stop": (TURN,),
     "scan_audit": (ENTRIES // 2, 50),
+    "scan_messages": (SESSION, MESSAGES // 2, 50),
+    "scan_sessions": (SESSION, 50),
     "set_context_start": (SESSION, MESSAGES // 2),
     # Small batches, as those of chatd.sweeps are beside the tables of a service: for a larger part of a table, the
     # planner is right to read all of it.

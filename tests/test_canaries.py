@@ -17,6 +17,7 @@ from tests.conftest import execute
 from tests.model_server import Exchange, ModelServer, Script, fails, says
 from tests.server_process import ServerProcess, run, serving
 from tests.sse_client import read_all
+from tests.test_metrics import read as read_metrics
 from tests.token_provider import bearer, claims_of, sign
 
 SECRET = "canary-secret, which both sides know and nobody else"
@@ -104,6 +105,7 @@ async def test_signing_in(server: ServerProcess, told: list[str]) -> None:
         for scheme in ("Basic canary", "Bearer", "Bearer canary canary", "canary"):
             await prober.ask("GET", "/agent/sessions", headers={"Authorization": scheme})
         assert prober.statuses.count(401) >= 10
+        told.append(await read_metrics(chat))
     told += prober.answers
     everything = "\n".join([server.log, *told])
     for secret in (ticket, prober.token, *tokens[:2]):
@@ -149,6 +151,7 @@ async def test_requests_that_are_wrong(server: ServerProcess, told: list[str]) -
         told.append((await reader.read(5000)).decode())
         writer.close()
         assert {400, 404, 405, 413, 415, 422} <= set(prober.statuses)
+        told.append(await read_metrics(chat))
     assert "Traceback" not in server.log
     told += prober.answers
 
@@ -200,6 +203,7 @@ async def test_a_model_that_fails_and_repeats_what_it_got(
         await model.stop()
         await prober.post()
         assert prober.statuses[-1] == 502
+        told.append(await read_metrics(chat))
     assert "can't be reached" in server.log
     told += prober.answers
 
@@ -220,6 +224,7 @@ async def test_a_database_that_fails_and_tells_of_rows(
         await until(lambda: server.log.count("Traceback") >= 4)
         posted.cancel()
         await asyncio.gather(posted, return_exceptions=True)
+        told.append(await read_metrics(chat))
     assert "CheckViolationError" in server.log
     told += prober.answers
 
@@ -247,6 +252,7 @@ async def test_the_database_and_the_process_are_killed_in_mid_turn(
             path = f"/agent/chat/stream/{session}?last_event_id=canary"
             async with chat.client.get(path, headers=bearer(prober.token)) as response:
                 assert (await read_all(response))[-1].kind == "done"
+        told.append(await read_metrics(chat))
     assert "going on with" in server.log
     told += prober.answers
 

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from chatd.embedded import INITDB, Postgres, find_binaries, is_alive, open_postgres
+from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
 
 OWNER = """
@@ -46,7 +47,9 @@ async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, 
     directory = tmp_path / name
     tmp_path.chmod(0o700)
     before = modes(directory)
+    assert find_running(directory) is None
     async with open_postgres(directory) as dsn:
+        assert find_running(directory) == dsn
         assert await write(dsn, 1) == [1]
         conn = await asyncpg.connect(dsn)
         assert await conn.fetchval("SHOW listen_addresses") == ""
@@ -54,6 +57,7 @@ async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, 
         await conn.close()
     async with open_postgres(directory) as dsn:
         assert await write(dsn, 2) == [1, 2]
+    assert find_running(directory) is None
     assert modes(directory) == before
     assert stat.S_IMODE((directory / "pgdata").stat().st_mode) == 0o700
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700

@@ -7,13 +7,14 @@ import pytest
 from chatd.app import ROUTES
 from chatd.config import read_config
 from chatd.errors import ConfigError
-from chatd.handlers.page import POLICY
+from chatd.handlers.page import DOCS_POLICY, POLICY
 from chatd.headers import SECURITY, SERVER
 from tests.chat_client import Chat, raw
 from tests.conftest import Start
 from tests.token_provider import SECRET, bearer, token
 
 APP = "https://app.example"
+POLICIES = {"/": POLICY, "/docs": DOCS_POLICY}
 PREFLIGHT = {"Origin": APP, "Access-Control-Request-Method": "POST"}
 
 
@@ -34,7 +35,7 @@ async def test_every_route_answers_with_them(chat: Chat) -> None:
         path = route.path.replace("{session_id}", session)
         status, headers = await headers_of(chat, route.method, path, json=chat.body("hi"))
         assert status < 500
-        assert are_safe(headers, POLICY) if path == "/" else are_safe(headers)
+        assert are_safe(headers, POLICIES.get(path, SECURITY["Content-Security-Policy"]))
         assert (headers.get("Cache-Control") == "no-store") is path.startswith("/agent/")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from chatd.files import CONTENT_TYPES, ROOT, File, read_files
-from chatd.handlers.page import POLICY
+from chatd.handlers.page import DOCS_POLICY, POLICY
 from tests.chat_client import CHARACTER, Chat, raw
 from tests.conftest import Start
 from tests.token_provider import SECRET, bearer, token
@@ -27,6 +27,7 @@ IMPORT = re.compile(
     r"""(?:^|[;\n}])\s*(?:(?:import|export)\b[^;"'()]*?\bfrom|import)\s*["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']"""
 )
 URL = re.compile(r"""url\(["']?(?!data:)([^"')]+)""")
+PAGES = [("/", "index.html", POLICY), ("/docs", "docs.html", DOCS_POLICY)]
 REFUSED = [
     "/web/../app.py",
     "/web/../../chatd/app.py",
@@ -65,8 +66,8 @@ class Markup(HTMLParser):
                 yield url
 
 
-def page() -> Markup:
-    return Markup(read_files()["index.html"].body.decode())
+def page(name: str) -> Markup:
+    return Markup(read_files()[name].body.decode())
 
 
 def imported(name: str) -> list[str]:
@@ -102,22 +103,24 @@ async def test_every_file_is_sent_with_its_type(chat: Chat) -> None:
     assert CONTENT_TYPES[".js"] == "text/javascript; charset=utf-8"
 
 
-async def test_the_page_has_a_policy_of_its_own(chat: Chat) -> None:
-    status, headers, body = await get(chat, "/", Accept_Encoding="identity")
-    assert (status, body) == (200, (ROOT / "index.html").read_bytes())
+@pytest.mark.parametrize(("path", "name", "policy"), PAGES)
+async def test_a_page_has_a_policy_of_its_own(chat: Chat, path: str, name: str, policy: str) -> None:
+    status, headers, body = await get(chat, path, Accept_Encoding="identity")
+    assert (status, body) == (200, (ROOT / name).read_bytes())
     assert headers["Content-Type"] == "text/html; charset=utf-8"
-    assert headers.getall("Content-Security-Policy") == [POLICY]
-    assert "unsafe" not in POLICY
-    assert "default-src 'none'" in POLICY
-    assert "require-trusted-types-for 'script'" in POLICY
+    assert headers.getall("Content-Security-Policy") == [policy]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert "require-trusted-types-for 'script'" in policy
     assert headers["Cache-Control"] == "no-cache"
 
 
-async def test_a_page_that_is_kept_keeps_its_policy(chat: Chat) -> None:
-    tag = (await get(chat, "/"))[1]["ETag"]
-    status, headers, body = await get(chat, "/", If_None_Match=tag)
-    assert (status, body) == (304, b"")
-    assert headers.getall("Content-Security-Policy") == [POLICY]
+@pytest.mark.parametrize(("path", "name", "policy"), PAGES)
+async def test_a_page_that_is_kept_keeps_its_policy(chat: Chat, path: str, name: str, policy: str) -> None:
+    tag = (await get(chat, path))[1]["ETag"]
+    status, headers, body = await get(chat, path, If_None_Match=tag)
+    assert (status, body) == (304, b""), name
+    assert headers.getall("Content-Security-Policy") == [policy]
     assert headers["ETag"] == tag
     assert headers["Vary"] == "Accept-Encoding"
 
@@ -169,7 +172,7 @@ async def test_nothing_else_is_sent(chat: Chat, path: str) -> None:
 
 async def test_strangers_get_the_page_and_nothing_more(start: Start) -> None:
     chat = await start(auth="jwt", jwt_secret=SECRET)
-    for path in ("/", "/web/index.html", "/favicon.ico"):
+    for path in ("/", "/docs", "/web/index.html", "/favicon.ico"):
         assert (await get(chat, path))[0] == 200
     await chat.call("GET", "/web/nothing.js", 404)
     for path in ("/agent/me", "/webs", "/agent/sessions"):
@@ -205,8 +208,9 @@ def test_all_that_a_page_can_load_is_light() -> None:
     assert sum(weights.values()) <= MAX_WEIGHT, weights
 
 
-def test_the_page_loads_by_relative_urls() -> None:
-    assert all(url.startswith("web/") and url.removeprefix("web/") in read_files() for url in page().loaded())
+@pytest.mark.parametrize("name", [name for _, name, _ in PAGES])
+def test_a_page_loads_by_relative_urls(name: str) -> None:
+    assert all(url.startswith("web/") and url.removeprefix("web/") in read_files() for url in page(name).loaded())
 
 
 def test_every_import_is_a_file() -> None:
@@ -227,8 +231,9 @@ from "./e.js"; const z = await import("./f.js"); k="export from import", l="impo
     assert found == ["./a.js", "./b.js", "./c.js", "./d.js", "./e.js", "./f.js"]
 
 
-def test_nothing_of_the_page_is_inline() -> None:
-    for tag, attributes in page().elements:
+@pytest.mark.parametrize("name", [name for _, name, _ in PAGES])
+def test_nothing_of_a_page_is_inline(name: str) -> None:
+    for tag, attributes in page(name).elements:
         assert tag != "style"
         assert tag != "script" or (attributes["src"] and attributes["type"] == "module")
         assert not [name for name in attributes if name == "style" or name.startswith("on")]

@@ -10,12 +10,16 @@ import pytest
 from chatd.connections import QUERIES, Connection
 from chatd.repo import open_repo
 from tests.conftest import execute
-from tests.large_database import ARGUMENTS, FILL, RUNNING
+from tests.large_database import ARGUMENTS, FILL, RUNNING, SESSIONS
 
 MOST_ROWS = 250  # that a query may read: an eighth of the smallest table
-MORE_ROWS = {"claim_turns": RUNNING}  # it looks at all that run: whose process is dead, whose lease is over
-# Indexes that may be read without a condition.
-IN_ORDER = {
+MORE_ROWS = {
+    "claim_turns": RUNNING,  # it looks at all that run: whose process is dead, whose lease is over
+    "count_messages": SESSIONS,  # once for an export, which reads much more
+}
+# Indexes that may be read without a condition; None: the table itself.
+IN_ORDER: dict[str, set[str | None]] = {
+    "count_messages": {None, "agent_sessions_activity"},
     "claim_turns": {"agent_turns_boot"},
     "sweep_events": {"agent_events_pkey"},  # merged with the oldest turns: from its beginning to the last of these
 }

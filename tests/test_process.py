@@ -155,6 +155,19 @@ async def test_a_second_server_on_the_same_data(server: ServerProcess) -> None:
     assert "another chatd runs on" in output
 
 
+async def test_commands_beside_a_server_use_its_embedded_database(server: ServerProcess) -> None:
+    async with serving(server) as chat:
+        await chat.post("hi")
+        await chat.session(title="kept")
+        for command in (["audit", "verify"], ["migrate"], ["erase", "--owner", "anonymous"]):
+            status, output = await run(*command, **server.environment)
+            assert status == 0, output
+        assert "sessions: 2" in output
+        assert (await chat.call("GET", "/agent/sessions"))["sessions"] == []
+    status, output = await run("audit", "verify", **server.environment)
+    assert status == 0, output
+
+
 async def test_a_database_that_is_not_there() -> None:
     status, output = await run("migrate", DATABASE_URL="postgresql://nobody@127.0.0.1:9/x")
     assert status == 1

@@ -17,7 +17,7 @@ from tests.model_server import ModelServer, says
 from tests.server_process import ServerProcess, run, serving
 from tests.test_stop import silent
 
-README = Path(__file__).parent.parent / "README.md"
+GUIDE = Path(__file__).parent.parent / "docs/operation.md"
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Roles:
 
 @pytest.fixture
 async def roles(cluster: str) -> AsyncIterator[Roles]:
-    """Make roles and an empty database as the README says; `chatd` is this cluster's superuser already."""
-    section = README.read_text(encoding="utf-8").partition("### Two roles")[2]
+    """Make roles and an empty database as the operation guide says; `chatd` is this cluster's superuser already."""
+    section = GUIDE.read_text(encoding="utf-8").partition("## Two roles")[2]
     for statement in section.partition("```sql\n")[2].partition("```")[0].strip().split("\n"):
         await execute(cluster, statement.replace("ROLE chatd ", "ROLE chatd_server "))
     dsn = cluster.replace("/postgres?", "/chatd?")

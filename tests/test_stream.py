@@ -174,6 +174,23 @@ async def test_heartbeats_in_silence(start: Start, model: ModelServer) -> None:
     assert all(frame.startswith((b"retry:", b"id:", b": ping")) for frame in body.split(b"\n\n")[:-1])
 
 
+async def test_the_test_stream(start: Start) -> None:
+    chat = await start(heartbeat=0.2, rate_streams=1)
+    async with chat.client.get("/agent/stream-test") as response:
+        assert response.content_type == "text/event-stream"
+        head = await response.content.readuntil(b"\n\n")
+        await chat.call("GET", "/agent/stream-test", status=429)  # it counts as a stream
+        body = await response.read()
+    asked = {"type": "request", "http_version": "1.1", "heartbeat": 0.2, "silence": 0.7}
+    assert head == b"retry: 1000\ndata: " + json.dumps(asked, separators=(",", ":")).encode() + b"\n\n"
+    *numbers, end = [json.loads(frame[6:]) for frame in body.split(b"\n\n")[:-1] if frame != b": ping"]
+    assert [event["number"] for event in numbers] == list(range(1, 11))
+    assert end == {"type": "end"}
+    assert body.endswith(b": ping\n\n: ping\n\n: ping\n\n" + b'data: {"type":"end"}\n\n')
+    async with chat.client.get("/agent/stream-test") as response:
+        assert response.status == 200  # and no more once it is over
+
+
 async def test_a_reader_that_does_not_read_is_cut_and_holds_up_nobody(start: Start, model: ModelServer) -> None:
     chat = await start(write_timeout=0.5)
     pieces = ["x" * 50_000] * 200

@@ -154,6 +154,7 @@ def traced_server(config: Config, **environment: Any) -> ServerProcess:
         CHATD_LOG_FORMAT="json",
         CHATD_DRAIN_TIMEOUT="0",
         OTEL_BSP_SCHEDULE_DELAY="20",
+        OTEL_EXPORTER_OTLP_HEADERS="canary canary, authorization=Bearer%20canary",
         **environment,
     )
 
@@ -191,6 +192,7 @@ async def test_a_receiver_that_is_away_holds_nothing_up(config: Config, receiver
         begun = time.monotonic()
         await server.end(signal.SIGTERM)
         assert time.monotonic() - begun < 5
+    assert "canary" not in server.log
     lines = [json.loads(line) for line in server.log.splitlines()]
     told = [(line["event"], line["server"]) for line in lines if line.get("event", "").startswith("traces.")]
     assert told[:2] == [("traces.away", receiver.url), ("traces.back", receiver.url)]

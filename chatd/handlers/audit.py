@@ -7,7 +7,8 @@ from aiohttp import web
 
 from chatd.errors import Forbidden, InvalidRequest
 from chatd.keys import CALLER, REPO
-from chatd.schemas import AuditEntry, Page, read_query, respond
+from chatd.requests import read_query
+from chatd.schemas import AuditEntry, AuditPage, respond
 
 CURSOR = re.compile(r"[0-9]{1,18}")
 ENTRY = AuditEntry()
@@ -17,7 +18,7 @@ async def get_audit(request: web.Request) -> web.Response:
     """Return a page, latest entry first."""
     if not request[CALLER].admin:
         raise Forbidden("The audit is for admins.")
-    page = read_query(request, Page)
+    page = read_query(request, AuditPage)
     found = await request.app[REPO].list_audit(read_cursor(page["before"]), page["limit"] + 1)
     entries: list[dict[str, Any]] = [dict(ENTRY.dump(entry)) for entry in found[: page["limit"]]]
     return respond({"entries": entries, "next": str(entries[-1]["seq"]) if len(found) > len(entries) else None})

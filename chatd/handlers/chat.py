@@ -15,15 +15,8 @@ from chatd.models import Turn, TurnRequest
 from chatd.quotas import count_message, count_request, hold_stream, note
 from chatd.readers import locate_start
 from chatd.recording import record_creation, recorded
-from chatd.schemas import (
-    ChatRequest,
-    check_session_id,
-    dump_message,
-    idempotency_key,
-    read_body,
-    respond,
-    session_id_in,
-)
+from chatd.requests import check_session_id, idempotency_key, read_body, session_id_in
+from chatd.schemas import ChatRequest, dump_message, respond
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 

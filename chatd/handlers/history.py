@@ -7,7 +7,8 @@ from aiohttp import web
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO
 from chatd.recording import record_read
-from chatd.schemas import HistoryPage, read_query, respond_text, session_id_in
+from chatd.requests import read_query, session_id_in
+from chatd.schemas import HistoryPage, respond_text
 from chatd.sse import encode
 
 

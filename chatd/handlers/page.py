@@ -5,6 +5,20 @@ from aiohttp import web
 from chatd.errors import NotFound
 from chatd.files import read_files, send_file
 
+DOCS_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -24,6 +38,11 @@ POLICY = "; ".join(
 
 async def get_page(request: web.Request) -> web.Response:
     return send_file(request, read_files()["index.html"], {"Content-Security-Policy": POLICY})
+
+
+async def get_docs(request: web.Request) -> web.Response:
+    """Return the page that shows the API's description."""
+    return send_file(request, read_files()["docs.html"], {"Content-Security-Policy": DOCS_POLICY})
 
 
 async def get_file(request: web.Request) -> web.Response:

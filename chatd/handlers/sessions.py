@@ -12,16 +12,8 @@ from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
 from chatd.quotas import count_request
 from chatd.recording import record_read, recorded
-from chatd.schemas import (
-    Page,
-    RenameRequest,
-    SessionRequest,
-    dump_session,
-    read_body,
-    read_query,
-    respond,
-    session_id_in,
-)
+from chatd.requests import read_body, read_query, session_id_in
+from chatd.schemas import Page, RenameRequest, SessionRequest, dump_session, respond
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(r"([0-9]{1,17})\.(sess-[0-9a-f]{32})")  # microseconds and id: a place in the order of activity

@@ -1,17 +1,17 @@
 """(Re)attach to a session's stream; any number of readers, whoever runs the turn."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 
 from aiohttp import web
 
 from chatd.errors import NotFound, RateLimited, Unauthorized, Unavailable
-from chatd.keys import CALLER, CONFIG, MIRRORS, REPO, TURNS
+from chatd.keys import CALLER, CONFIG, METRICS, MIRRORS, REPO, TURNS
 from chatd.models import Caller
 from chatd.quotas import hold_stream
 from chatd.readers import RETRY, Place, locate
-from chatd.schemas import session_id_in
+from chatd.requests import session_id_in
 from chatd.sse import NO_HEADERS, Stream
 from chatd.tickets import in_use, use_ticket
 
@@ -40,9 +40,12 @@ async def find_place(request: web.Request, counted: ExitStack) -> Place | None:
     return await locate(request.app[REPO], request.app[MIRRORS], request[CALLER].owner, session_id, cursor)
 
 
-def open_stream(request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> Stream:
+@asynccontextmanager
+async def open_stream(request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> AsyncIterator[Stream]:
     config = request.app[CONFIG]
-    return Stream(request, config.heartbeat, config.write_timeout, headers)
+    with request.app[METRICS].http.streams.track_inprogress():
+        async with Stream(request, config.heartbeat, config.write_timeout, headers) as stream:
+            yield stream
 
 
 async def send(request: web.Request, place: Place, headers: Mapping[str, str] = NO_HEADERS) -> web.StreamResponse:
@@ -55,7 +58,7 @@ async def send(request: web.Request, place: Place, headers: Mapping[str, str] = 
 
 async def pump(stream: Stream, place: Place, caller: Caller) -> None:
     """Write a place's frames to their end, or until the caller's token expires."""
-    source = place.source
+    source, wait = place.source, stream.request.app[METRICS].journal.write_wait
     stream.end_at(caller.expires)
     if stream.expired:
         return
@@ -64,7 +67,8 @@ async def pump(stream: Stream, place: Place, caller: Caller) -> None:
         await stream.write(place.first)
     while not stream.expired and (frames := await source.read(stream.write_now)) is not None:
         if not stream.expired:
-            await stream.write(frames)
+            with wait.time():
+                await stream.write(frames)
     if source.lost and not stream.expired:
         await stream.ask_back()
 

@@ -7,7 +7,8 @@ from aiohttp import web
 from chatd.keys import CALLER, REPO
 from chatd.quotas import count_request
 from chatd.recording import recorded
-from chatd.schemas import TicketRequest, check_session_id, read_body, respond
+from chatd.requests import check_session_id, read_body
+from chatd.schemas import TicketRequest, respond
 from chatd.tickets import LIFE, create_ticket
 
 

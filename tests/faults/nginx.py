@@ -63,17 +63,22 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def nginx(
-    directory: Path, ports: Sequence[int], program: Path | None = None, directives: str = ""
+    directory: Path,
+    ports: Sequence[int],
+    program: Path | None = None,
+    directives: str = "",
+    configuration: str = CONFIGURATION,
 ) -> AsyncIterator[str]:
     """Yield the URL of an nginx that passes requests to these ports in turns, and believes in none's death.
 
-    Below `/deep/er/` it does so, too; `directives` are added where it does.
+    Below `/deep/er/` it does so, too; `directives` are added where it does. `configuration` may be another one than
+    that, with the same names to fill in.
     """
     directory.mkdir()
     port = free_port()
     servers = "\n        ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
     file = directory / "nginx.conf"
-    file.write_text(CONFIGURATION.format(directory=directory, servers=servers, port=port, directives=directives))
+    file.write_text(configuration.format(directory=directory, servers=servers, port=port, directives=directives))
     async with running(program or find_nginx(), file):
         await wait_for_port(port)
         yield f"http://127.0.0.1:{port}"

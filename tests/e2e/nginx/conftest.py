@@ -23,7 +23,8 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
     app.router.add_route("*", "/{path:.*}", peer.answer)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.UnixSite(runner, tmp_path / "http.sock", backlog=1024).start()
+    for name in ("http.sock", "second.sock"):
+        await web.UnixSite(runner, tmp_path / name, backlog=1024).start()
     yield peer
     await runner.cleanup()
 

@@ -18,10 +18,10 @@ PROGRAMS = {"debian": Path("/usr/sbin/nginx"), "current": find_nginx()}
 AROUND = """
 daemon off;
 {user}
-worker_processes 2;
+worker_processes 1;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
@@ -56,27 +56,34 @@ class Site:
         return [int(pid) for pid in children.split()]
 
     async def reload(self) -> None:
-        """Have new workers serve new requests; those that there are end when theirs have."""
+        """Have a new worker serve new requests; the old one ends when its own have."""
         old = set(self.workers())
         self.process.send_signal(signal.SIGHUP)
-        await until(lambda: len(set(self.workers()) - old) == 2)
+        await until(lambda: len(set(self.workers()) - old) == 1, 30)
 
 
 @asynccontextmanager
 async def deployed(
-    directory: Path, upstream: str, program: Path, changes: Mapping[str, str] = NOTHING, tls: bool = False
+    directory: Path,
+    upstream: str,
+    program: Path,
+    changes: Mapping[str, str] = NOTHING,
+    *,
+    tls: bool = False,
+    connections: int = 1024,
 ) -> AsyncIterator[Site]:
     """Run the file in front of `upstream` (`unix:PATH`, `HOST:PORT`), with texts in it changed."""
     ports = free_port(), free_port()
-    file = write(directory, upstream, ports, changes, tls)
+    write_site(directory, upstream, ports, changes, tls)
+    file = write_around(directory, connections)
     async with running(program, file) as process:
         await wait_for_port(ports[0])
         scheme = "https" if tls else "http"
         yield Site(directory, f"{scheme}://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", process)
 
 
-def write(directory: Path, upstream: str, ports: tuple[int, int], changes: Mapping[str, str], tls: bool) -> Path:
-    """Write the file and a configuration around it, whose path is returned."""
+def write_site(directory: Path, upstream: str, ports: tuple[int, int], changes: Mapping[str, str], tls: bool) -> None:
+    """Write the file; nginx listens on the first port, and with TLS redirects from the second one."""
     directory.mkdir()
     if tls:
         make_certificate(directory)
@@ -93,8 +100,13 @@ def write(directory: Path, upstream: str, ports: tuple[int, int], changes: Mappi
         "/etc/letsencrypt/live/chat.example.com/": f"{directory}/",
     }
     (directory / "site.conf").write_text(change(text, own | (of_tls if tls else {}) | dict(changes)))
+
+
+def write_around(directory: Path, connections: int = 1024) -> Path:
+    """Write the configuration that includes the file."""
     file = directory / "nginx.conf"
-    file.write_text(AROUND.format(directory=directory, user=USER if os.geteuid() == 0 else ""))
+    user = USER if os.geteuid() == 0 else ""
+    file.write_text(AROUND.format(directory=directory, user=user, connections=connections))
     return file
 
 
@@ -108,7 +120,7 @@ def change(text: str, changes: Mapping[str, str]) -> str:
 def with_tls(text: str) -> str:
     """Do with the file what its comment on TLS says."""
     text = change(text, {"    listen 80;\n    listen [::]:80;\n    server_name": "    server_name"})
-    text = re.sub(r"^    #(listen|ssl_)", r"    \1", text, flags=re.MULTILINE)
+    text = re.sub(r"^    #(listen|ssl_|add_header)", r"    \1", text, flags=re.MULTILINE)
     first, _, second = text.partition("\n#server {")
     return f"{first}\nserver {{{second.replace(chr(10) + '#', chr(10))}"
 

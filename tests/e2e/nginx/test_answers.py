@@ -131,7 +131,7 @@ async def test_a_reload_breaks_no_stream(serve: Serve, model: ModelServer) -> No
     model.default = paced(cut(text, 10), rate=40)
     async with serve() as (site, chat):
         running = [asyncio.create_task(chat.stream(f"question {number}")) for number in range(3)]
-        await until(lambda: len(model.requests) == 3)
+        await until(lambda: len(model.requests) == 3, 60)
         await asyncio.sleep(0.5)
         old = set(site.workers())
         await site.reload()
@@ -142,7 +142,7 @@ async def test_a_reload_breaks_no_stream(serve: Serve, model: ModelServer) -> No
             assert received[-1].kind == "done"
             assert text_of(received) == text
         await chat.client.connector.close()  # idle connections are closed by nginx, too, soon
-        await until(lambda: not old & set(site.workers()))
+        await until(lambda: not old & set(site.workers()), 30)
 
 
 @pytest.fixture

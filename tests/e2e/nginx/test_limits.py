@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chatd.schemas import MAX_BODY
+from chatd.requests import MAX_BODY
 from tests.chat_client import until
 from tests.e2e.nginx.conftest import Deploy
 from tests.e2e.nginx.peer import STRANGER, Peer, refused, visiting
@@ -27,7 +27,7 @@ async def test_a_body_has_its_limit(deploy: Deploy, peer: Peer) -> None:
         for data in (b"x" * (MAX_BODY + 1), chunks(MAX_BODY + 1)):
             async with session.post("/agent/chat", data=data) as response:
                 await refused(response, 413, "too_large")
-        assert not list((site.directory / "body").iterdir())
+        assert "temporary file" not in site.read("error.log")
     assert len(peer.requests) == 1
 
 
@@ -35,13 +35,26 @@ async def test_one_address_has_so_many_connections(deploy: Deploy, peer: Peer) -
     async with deploy() as site, visiting(site, STRANGER) as stranger, visiting(site) as known:
         waiting = [asyncio.create_task(status_of(stranger, "/web/waits")) for _ in range(100)]
         waiting += [asyncio.create_task(status_of(known, "/web/waits")) for _ in range(110)]
-        await until(lambda: len(peer.requests) == 210)
+        await until(lambda: len(peer.requests) == 210, 30)
         async with stranger.get("/") as response:
             await refused(response, 429, "rate_limited")
         assert await status_of(known, "/") == 200
         peer.release.set()
         assert set(await asyncio.gather(*waiting)) == {200}
         assert await status_of(stranger, "/") == 200
+
+
+async def test_nginx_has_no_connection_left(deploy: Deploy, peer: Peer) -> None:
+    """Of 17 one is left for a client then, and none to chatd; of 16 none would be, and the client be dropped."""
+    async with deploy(connections=17) as site, visiting(site) as session:
+        waiting: list[asyncio.Task[int]] = []
+        while len(peer.requests) == len(waiting):
+            waiting.append(asyncio.create_task(status_of(session, "/web/waits")))
+            await asyncio.wait(waiting, timeout=0.2)
+        async with session.get("/agent/sessions") as response:
+            await refused(response, 503, "unavailable")
+        peer.release.set()
+        assert sorted(await asyncio.gather(*waiting)) == [200] * (len(waiting) - 1) + [503]
 
 
 async def status_of(session: aiohttp.ClientSession, path: str) -> int:
@@ -86,7 +99,7 @@ async def test_a_client_that_does_not_read(deploy: Deploy, peer: Peer) -> None:
     """It is dropped, and others do not notice it. The times are a twentieth of what they are."""
     async with deploy({"send_timeout 30s": "send_timeout 1500ms"}) as site, visiting(site) as session:
         deaf = [await start_to_flood(site) for _ in range(5)]
-        await until(lambda: peer.flooding == 5)
+        await until(lambda: peer.flooding == 5, 30)
         delays = []
         while peer.flooding:
             begin = time.monotonic()

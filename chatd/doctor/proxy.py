@@ -1,0 +1,118 @@
+"""A deployed server as its clients reach it: the way there, TLS, who may come in, what should not be seen outside."""
+
+import asyncio
+import ssl
+import time
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from chatd.doctor.client import Answer, Client
+from chatd.doctor.findings import Finding, Findings, Unexpected, warning
+from chatd.parsing import is_local
+
+CONNECT_TIMEOUT = 10.0
+FEW_DAYS = 14
+REQUEST_ID = "chatd-doctor.request-id"
+INNER = ("/metrics", "/readyz")
+NOT_THERE = "see whether the proxy runs and passes requests on to chatd"
+
+
+async def check_reachable(client: Client) -> Findings:
+    """See that chatd answers there, and which."""
+    try:
+        answer = await client.call("GET", "/healthz", anonymous=True, headers={"X-Request-ID": REQUEST_ID})
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", "") or "it can't be verified"
+        advice = "renew it, have the proxy send its whole chain, or name your own authority in SSL_CERT_FILE"
+        raise Unexpected(f"the certificate is refused: {reason}", advice) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unexpected(f"{client.url} can't be reached: {reason_of(error)}", NOT_THERE) from error
+    if answer.status in {301, 302, 307, 308}:
+        raise Unexpected(f"{client.url} redirects to {answer.headers.get('Location')}", "ask that server instead")
+    if answer.status != 200 or answer.body != {"status": "ok"}:
+        raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, not as chatd does", NOT_THERE)
+    document = await client.ask("GET", "/openapi.json", anonymous=True)
+    yield Finding("reachable", f"chatd {document['info']['version']} answers at {client.url}")
+    yield look_at_request_id(answer.headers.get("X-Request-ID"))
+
+
+def reason_of(error: Exception) -> str:
+    cause = getattr(error, "os_error", error)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def look_at_request_id(given: str | None) -> Finding:
+    if given == REQUEST_ID:
+        return Finding("request id", "X-Request-ID is passed on, and comes back")
+    advice = "have the proxy pass X-Request-ID on both ways, or log lines can't be found by it"
+    return warning("request id", "X-Request-ID does not come back as it was sent", advice)
+
+
+async def check_tls(client: Client) -> Findings:
+    """Tell for how long the certificate, which is verified by now, is good, and which HTTP browsers get."""
+    parts = urlsplit(client.url)
+    assert parts.hostname
+    if parts.scheme == "http":
+        if is_local(client.url):
+            yield Finding("TLS", "none, on this host")
+        else:
+            yield warning("TLS", "none: tokens and words can be read on their way", "serve https:// alone")
+        return
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    _, writer = await asyncio.wait_for(
+        asyncio.open_connection(parts.hostname, parts.port or 443, ssl=context), CONNECT_TIMEOUT
+    )
+    try:
+        tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        certificate, protocol = tls.getpeercert(), tls.selected_alpn_protocol()
+    finally:
+        writer.transport.abort()
+    assert certificate is not None
+    days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86_400
+    yield look_at_certificate(days, str(tls.version()))
+    if protocol == "h2":
+        yield Finding("HTTP", "browsers get HTTP/2")
+    else:
+        advice = "nginx: http2 on; a browser opens six connections to a host at most, and a stream takes one"
+        yield warning("HTTP", "browsers get HTTP/1.1", advice)
+
+
+def look_at_certificate(days: float, version: str) -> Finding:
+    detail = f"{version}, the certificate is good for {days:.0f} days"
+    return warning("TLS", detail, "renew it") if days < FEW_DAYS else Finding("TLS", detail)
+
+
+async def check_outside(client: Client) -> Findings:
+    """See that what is for the host alone is not passed on."""
+    answers = {path: await client.call("GET", path, anonymous=True) for path in INNER}
+    if seen := [path for path, answer in answers.items() if answer.status == 200 or is_unready(answer)]:
+        paths = " and ".join(seen)
+        advice = f"nginx: location = {seen[0]} {{ return 404; }}, and so on; they are for the host alone"
+        yield warning("inner paths", f"{paths} can be read from outside", advice)
+    else:
+        yield Finding("inner paths", f"{' and '.join(INNER)} are not passed on")
+
+
+def is_unready(answer: Answer) -> bool:
+    return isinstance(answer.body, dict) and "checks" in answer.body
+
+
+async def check_auth(client: Client) -> Findings:
+    """See that the token is accepted, and that none means no."""
+    answer = await client.call("GET", "/agent/me")
+    if answer.status == 401:
+        given = "the token is not accepted" if client.token else "a token is needed"
+        raise Unexpected(given, "set CHATD_TOKEN to one of an owner's, or CHATD_JWT_SECRET to the server's")
+    if answer.status == 403:
+        advice = "set CHATD_AUTH=jwt on the server; CHATD_ALLOW_ANONYMOUS=1 lets everyone in"
+        raise Unexpected("chatd is without tokens, and answers to no proxy", advice)
+    if answer.status != 200:
+        raise Unexpected(f"GET /agent/me is answered with {answer.status}", NOT_THERE)
+    if (await client.call("GET", "/agent/me", anonymous=True)).status == 401:
+        yield Finding("auth", f"the token speaks for {answer.body['owner']}; without one nobody is let in")
+    elif is_local(client.url):
+        yield Finding("auth", "none, on this host")
+    else:
+        yield warning("auth", "none: everyone who gets here may read everything", "set CHATD_AUTH=jwt on the server")

@@ -1,0 +1,61 @@
+"""`chatd export`: sessions with their messages, as they are at one moment, whatever servers write meanwhile."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from chatd.audit import now
+from chatd.audit_key import AuditKey
+from chatd.connections import Connection
+from chatd.models import Session
+from chatd.repo import Repo
+from chatd.retention import last_name, tell
+from chatd.transfer_format import dump_header, dump_line, dump_message, dump_session
+
+PAGE = 500
+ALL = "all owners"
+
+Pieces = AsyncGenerator[bytes, None]
+
+
+async def find_owners(repo: Repo, name: str | None) -> list[str | None]:
+    """Return the names that an export of one is of, which are those that erasing it erases; (None,): of all."""
+    return [None] if name is None else [*await repo.find_owners(name, last_name(name))]
+
+
+async def export(
+    repo: Repo, key: AuditKey, owners: Sequence[str | None], begin: Callable[[int], None], counts: Counter[str]
+) -> Pieces:
+    """Yield the file piece by piece, and count what is in it.
+
+    Before the first one, it is in the audit who is about to be read, and `begin` is told how many messages there are.
+    """
+    objects = [ALL if owner is None else key.owner_id(owner) for owner in owners]
+    await tell(repo, key, "export", objects, "begun")
+    async with repo.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        await repo.allow_idling(conn)
+        begin(await repo.count_messages(conn, [owner for owner in owners if owner is not None] or None))
+        yield dump_header(now())
+        for owner in owners:
+            async for piece in export_owner(repo, conn, owner, counts):
+                yield piece
+        yield dump_line("end", counts)
+    await tell(repo, key, "export", objects, "ok")
+
+
+async def export_owner(repo: Repo, conn: Connection, owner: str | None, counts: Counter[str]) -> Pieces:
+    last = None
+    while sessions := await repo.scan_sessions(conn, owner, last, PAGE):
+        for session in sessions:
+            async for piece in export_session(repo, conn, session, counts):
+                yield piece
+        last = sessions[-1]
+
+
+async def export_session(repo: Repo, conn: Connection, session: Session, counts: Counter[str]) -> Pieces:
+    counts["sessions"] += 1
+    yield dump_session(session)
+    seq = 0
+    while messages := await repo.scan_messages(conn, session.id, seq, PAGE):
+        seq = messages[-1].seq
+        counts["messages"] += len(messages)
+        yield b"".join(dump_message(session.id, message) for message in messages)

@@ -1,0 +1,105 @@
+"""The commands `chatd export` and `chatd import`: their files, and a progress bar where somebody looks on."""
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from chatd.audit_key import read_audit_key
+from chatd.commands import open_for_command
+from chatd.config import Config
+from chatd.errors import ConfigError, StartError
+from chatd.exporting import export, find_owners
+from chatd.importing import import_file, open_export
+
+logger = logging.getLogger(__name__)
+
+
+async def export_sessions(config: Config, options: argparse.Namespace) -> None:
+    """Write sessions with their messages, as they are at this moment, as JSON Lines: see docs/backup.md.
+
+    Safe beside running servers. What is being answered just now is exported without its answer.
+    """
+    end_at_ctrl_c()
+    key = read_audit_key(config)
+    counts = Counter({"sessions": 0, "messages": 0})
+    with open_output(options.output) as out, progress(" messages") as bar:
+        async with open_for_command(config) as repo:
+            owners = await find_owners(repo, options.owner)
+            async with aclosing(export(repo, key, owners, bar.reset, counts)) as pieces:
+                async for piece in pieces:
+                    out.write(piece)
+                    bar.update(counts["messages"] - bar.n)
+        out.flush()
+    logger.info("exported sessions: %d, messages: %d", counts["sessions"], counts["messages"])
+
+
+async def import_sessions(config: Config, options: argparse.Namespace) -> None:
+    """Add the sessions of an export that are not there yet, with their messages. What is there stays as it is.
+
+    Safe beside running servers, and to be repeated, wherever it was interrupted.
+    """
+    end_at_ctrl_c()
+    key = read_audit_key(config)
+    with open_input(options.file) as file, progress("B", size_of(file)) as bar:
+        lines = open_export(file, bar.update)
+        async with open_for_command(config) as repo:
+            counts = await import_file(repo, key, lines)
+    sys.stdout.write(f"imported {', '.join(f'{what}: {count}' for what, count in counts.items())}\n")
+
+
+def end_at_ctrl_c() -> None:
+    """Have Ctrl-C end a read or write that waits for a pipe; asyncio's way would wait for it to end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def progress(unit: str, total: int | None = None) -> Any:
+    """Return a progress bar on stderr, if that is a terminal."""
+    return importlib.import_module("tqdm").tqdm(total=total, unit=unit, unit_scale=True, disable=None, leave=False)
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[BinaryIO]:
+    """Yield stdout, or a file that only this user reads and that is in its place once it is whole."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise ConfigError("--output: that is no file")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_input(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise StartError(f"{path} can't be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def size_of(file: BinaryIO) -> int | None:
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

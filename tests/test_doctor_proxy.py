@@ -1,0 +1,218 @@
+"""`chatd doctor URL` through a real nginx: set right, all is well; set wrong, it is found by name."""
+
+import asyncio
+import datetime
+import ipaddress
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from chatd.config import Config
+from chatd.doctor.command import check_deployed
+from tests.chat_client import Chat
+from tests.conftest import Start
+from tests.doctor import Said, ask_doctor, run_doctor
+from tests.faults.nginx import CONFIGURATION, nginx
+from tests.model_server import ModelServer, fails, says
+from tests.token_provider import SECRET, bearer, token
+
+CLOSED = "location = /metrics {{ return 404; }} location = /readyz {{ return 404; }} "
+CLOSED_BELOW = CLOSED.replace("= /", "= /deep/er/")
+ROOT = "location / {{"
+RIGHT = CONFIGURATION.replace(ROOT, CLOSED + CLOSED_BELOW + ROOT)
+ALL = {
+    *("reachable", "request id", "TLS", "inner paths", "auth"),
+    *("stream", "upstream", "compression", "buffering", "heartbeats", "resume", "stop"),
+}
+UNBUFFERED = "proxy_buffering off;"
+BUFFERED = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
+COMPRESSED = "gzip on; gzip_min_length 0; gzip_types text/event-stream;"
+OPEN = "location = /metrics {{ return 200 'chatd_turns 1'; }}"
+Proxy = Callable[..., AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+async def guarded(start: Start, model: ModelServer) -> Chat:
+    model.default = says(*(f"word {n} " for n in range(100)), delay=0.02)
+    return await start(auth="jwt", jwt_secret=SECRET, heartbeat=1)
+
+
+@pytest.fixture
+def proxy(guarded: Chat, tmp_path: Path) -> Proxy:
+    """Return what starts an nginx in front of chatd."""
+    return partial(nginx, tmp_path / "nginx", [guarded.client.port])
+
+
+def wrong(*changes: tuple[str, str]) -> str:
+    """Return the right configuration with parts of it replaced."""
+    configuration = RIGHT
+    for old, new in changes:
+        assert old in configuration
+        configuration = configuration.replace(old, new)
+    return configuration
+
+
+async def doctor(config: Config, url: str) -> Said:
+    secret = replace(config, jwt_secret=SECRET)
+    return await ask_doctor(lambda report: check_deployed(secret, url, report))
+
+
+async def sessions(chat: Chat, owner: str = "chatd-doctor") -> int:
+    listed = await chat.call("GET", "/agent/sessions", headers=bearer(token(owner)))
+    return len(listed["sessions"])
+
+
+@pytest.mark.parametrize("path", ["/", "/deep/er"])
+async def test_all_is_well(proxy: Proxy, guarded: Chat, path: str) -> None:
+    async with proxy(configuration=RIGHT) as url:
+        said = await run_doctor(url + path, CHATD_JWT_SECRET=SECRET)
+        assert (said.status, said.bad()) == (0, {}), said.output
+        assert said.found.keys() == ALL
+        assert said.output.splitlines()[-1].strip() == "11 ok, 0 warning, 0 FAILED"
+        assert "chatd-doctor" in said.found["auth"][1]
+        assert await sessions(guarded) == 0
+        assert SECRET not in said.output
+
+
+HTTP_1_0 = ("proxy_http_version 1.1", "proxy_http_version 1.0")
+# What is changed in the right configuration, and what is found then.
+WRONG: list[tuple[str, dict[str, str]]] = [
+    (wrong(HTTP_1_0), {"upstream": "FAILED"}),
+    (wrong(HTTP_1_0, (UNBUFFERED, BUFFERED)), {"upstream": "FAILED", "buffering": "FAILED"}),
+    (wrong((UNBUFFERED, UNBUFFERED + COMPRESSED)), {"compression": "warning"}),
+    (
+        wrong((UNBUFFERED, BUFFERED + COMPRESSED)),
+        {"compression": "warning", "buffering": "FAILED", "stop": "warning"},  # all of the answer comes at its end
+    ),
+    (wrong(("proxy_read_timeout 75s", "proxy_read_timeout 500ms")), {"idle time-out": "FAILED"}),
+    (wrong(("location = /metrics {{ return 404; }}", OPEN)), {"inner paths": "warning"}),
+    (wrong(("location = /readyz {{ return 404; }}", "")), {"inner paths": "warning"}),
+    (wrong((UNBUFFERED, 'proxy_set_header X-Request-ID "";')), {"request id": "warning"}),
+    (wrong((UNBUFFERED, 'proxy_set_header Last-Event-ID "";')), {"resume": "FAILED"}),
+    (wrong((ROOT, "location /agent/chat/stop/ {{ return 405; }}" + ROOT)), {"turn": "FAILED"}),
+    (wrong((ROOT, "location = /agent/stream-test {{ return 404; }}" + ROOT)), {"stream": "FAILED"}),
+]
+
+
+async def test_what_is_wrong_is_found(guarded: Chat, config: Config, tmp_path: Path) -> None:
+    """One nginx for each, all at once: most of the time is waiting."""
+
+    async def ask(number: int, configuration: str) -> Said:
+        directory = tmp_path / f"nginx-{number}"
+        async with nginx(directory, [guarded.client.port], configuration=configuration) as url:
+            return await doctor(config, url)
+
+    asked = await asyncio.gather(*(ask(number, configuration) for number, (configuration, _) in enumerate(WRONG)))
+    for said, (_, found) in zip(asked, WRONG, strict=True):
+        assert said.bad() == found, said.output
+        assert said.status == (1 if "FAILED" in found.values() else 0)
+    assert await sessions(guarded) == 0
+
+
+async def test_what_is_said_about_it(proxy: Proxy, config: Config) -> None:
+    configuration = wrong(("75s", "500ms"), ("proxy_http_version 1.1", "proxy_http_version 1.0"))
+    async with proxy(configuration=configuration) as url:
+        said = await doctor(config, url)
+    assert "heartbeats come every 1 s" in said.found["idle time-out"][1]
+    assert said.advice("idle time-out").startswith("nginx: proxy_read_timeout 5s;")
+    assert said.advice("upstream") == 'nginx: proxy_http_version 1.1; proxy_set_header Connection "";'
+
+
+async def test_tokens(proxy: Proxy, guarded: Chat) -> None:
+    async with proxy(configuration=RIGHT) as url:
+        said = await run_doctor(url)
+        assert (said.status, said.bad()) == (1, {"auth": "FAILED"})
+        assert "CHATD_TOKEN" in said.advice("auth")
+        said = await run_doctor(url, CHATD_TOKEN="a-canary")
+        assert (said.status, said.bad()) == (1, {"auth": "FAILED"})
+        assert "canary" not in said.output
+        said = await run_doctor(url, CHATD_TOKEN=token("alice", character_ids=[7]))
+        assert (said.status, said.bad()) == (0, {}), said.output
+        assert "alice" in said.found["auth"][1]
+        assert await sessions(guarded, "alice") == 0
+
+
+async def test_a_server_without_tokens(start: Start, model: ModelServer, config: Config, tmp_path: Path) -> None:
+    model.default = says(*("word " for _ in range(100)), delay=0.02)
+    chat = await start(heartbeat=0.5)
+    said = await ask_doctor(lambda report: check_deployed(config, str(chat.client.make_url("/")), report))
+    assert (said.status, said.bad()) == (0, {"inner paths": "warning"}), said.output
+    tells = "proxy_set_header X-Forwarded-For $remote_addr;"
+    async with nginx(tmp_path / "nginx", [chat.client.port], directives=tells, configuration=RIGHT) as url:
+        said = await doctor(config, url)
+    assert (said.status, said.bad()) == (1, {"reachable": "FAILED"}), said.output
+
+
+async def test_a_model_that_fails(proxy: Proxy, guarded: Chat, model: ModelServer, config: Config) -> None:
+    model.default = fails(401)
+    async with proxy(configuration=RIGHT) as url:
+        said = await doctor(config, url)
+    assert (said.status, said.bad()) == (1, {"model": "FAILED"}), said.output
+    assert await sessions(guarded) == 0
+
+
+async def test_nobody_is_there(config: Config, tmp_path: Path) -> None:
+    said = await run_doctor("http://127.0.0.1:9")
+    assert (said.status, said.bad()) == (1, {"reachable": "FAILED"})
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with nginx(tmp_path / "nginx", [port], configuration=RIGHT) as url:
+        said = await doctor(config, url)
+    assert said.bad() == {"reachable": "FAILED"}
+    assert "is answered with 502, not as chatd does" in said.found["reachable"][1]
+
+
+def certify(directory: Path, days: float) -> Path:
+    """Return the file of a new certificate for 127.0.0.1, which is its own authority; its key lies beside it."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "chatd")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (directory / "tls.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (directory / "tls.crt").write_bytes(certificate.public_bytes(pem))
+    return directory / "tls.crt"
+
+
+@pytest.mark.parametrize(
+    ("days", "http2", "found"),
+    [
+        (90.5, "http2 on;", {}),
+        (90.5, "", {"HTTP": "warning"}),
+        (5.5, "http2 on;", {"TLS": "warning"}),
+        (-1, "http2 on;", {"reachable": "FAILED"}),
+    ],
+    ids=["good", "http-1.1", "nearly-over", "over"],
+)
+async def test_tls(proxy: Proxy, tmp_path: Path, days: float, http2: str, found: dict[str, str]) -> None:
+    certificate = certify(tmp_path, days)
+    lines = f"ssl_certificate {certificate}; ssl_certificate_key {tmp_path / 'tls.key'}; {http2}"
+    configuration = wrong(("listen 127.0.0.1:{port};", f"listen 127.0.0.1:{{port}} ssl; {lines}"))
+    async with proxy(configuration=configuration) as url:
+        https = url.replace("http:", "https:")
+        said = await run_doctor(https, CHATD_JWT_SECRET=SECRET, SSL_CERT_FILE=str(certificate))
+        assert said.bad() == found, said.output
+        if days > 0:
+            assert f"good for {days - 0.5:.0f} days" in said.found["TLS"][1]
+            said = await run_doctor(https, CHATD_JWT_SECRET=SECRET)
+        assert said.bad() == {"reachable": "FAILED"}
+        assert "the certificate is refused" in said.found["reachable"][1]
