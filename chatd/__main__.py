@@ -29,6 +29,8 @@ def main() -> None:
         sys.exit(fail(error, 2))
     except (StartError, OSError) as error:
         sys.exit(fail(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(fail(StartError("interrupted"), 1))
 
 
 def make_parser() -> argparse.ArgumentParser:
