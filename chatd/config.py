@@ -162,12 +162,8 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
 LIMITS_WITH_TOKENS = {"rate_messages": 60, "rate_turns": 4, "rate_streams": 20}  # where nothing else is set
 ANONYMOUS_IS_LOCAL = "with CHATD_AUTH=none set CHATD_ALLOW_ANONYMOUS=1"
 SECRETS = (
-    "DATABASE_URL",
-    "CHATD_MIGRATE_URL",
-    "ANTHROPIC_API_KEY",
-    "CHATD_JWT_SECRET",
-    "CHATD_AUDIT_KEY",
-    "CHATD_TOKEN",
+    *("DATABASE_URL", "CHATD_MIGRATE_URL", "ANTHROPIC_API_KEY"),
+    *("CHATD_JWT_SECRET", "CHATD_AUDIT_KEY", "CHATD_TOKEN"),
 )
 
 

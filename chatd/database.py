@@ -99,7 +99,7 @@ async def connect_by(name: str, dsn: str) -> asyncpg.Connection:
     except (*AWAY, *FOR_GOOD) as error:
         if is_for_good(error):
             raise ConfigError(f"{name}: {first_line(error)}") from error
-        raise StartError(f"{name}: the database can't be reached: {first_line(error)}") from error
+        raise StartError(f"{name}: the database can't be reached: {first_line(error) or 'no answer'}") from error
     except (ValueError, OverflowError):  # its words repeat a part of the URL
         raise ConfigError(f"{name}: {MALFORMED}") from None
 

@@ -17,7 +17,7 @@ from chatd.retention import tell
 from chatd.transfer_format import MAX_LINE, SCHEMAS, WrongLine, load_line
 
 BATCH = 1000  # messages in a statement; sessions and messages in a transaction, and then the rest of a session
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 MESSAGE_ID = re.compile(r"msg-[0-9a-f]{32}")
 COLUMNS = ("session_id", *(name for name in SCHEMAS["message"].fields if name != "session_id"))
 

@@ -25,6 +25,7 @@ SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATIONS_HERE = {
     operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()
 }
+NO_JSON = {"post_stream", "get_stream", "get_stream_test", "get_document", "get_metrics"}  # or none of its own
 TEXTS = ("text/html", "image/x-icon", "*/*")  # what a browser shows, and no program reads
 
 
@@ -178,8 +179,8 @@ async def test_the_answers_that_are_shown_are_like_real_ones(start: Start, model
     for (operation, status, name), answer in real.items():
         shown = ANSWERS[operation, status][name]
         assert alike(answer, shown), (operation, status, name, answer, shown)
-    untold = {key for key in ANSWERS if key[0] not in {"post_stream", "get_stream", "get_document"}}
-    assert untold - {key[:2] for key in real} == {("get_readyz", 503)}
+    told = {key for key in ANSWERS if key[0] not in NO_JSON}
+    assert told - {key[:2] for key in real} == {("get_readyz", 503)}
 
 
 async def test_the_events_that_are_shown_are_like_real_ones(chat: Chat, model: ModelServer) -> None:
@@ -196,3 +197,13 @@ async def test_the_events_that_are_shown_are_like_real_ones(chat: Chat, model: M
             assert alike(event, shown), (event, shown)
     async with chat.attaching(session, f"turn-{'0' * 32}.1") as response:
         assert (await read_all(response))[0].kind == "reset"
+
+
+async def test_so_are_those_of_the_test_of_streams(start: Start) -> None:
+    chat = await start(heartbeat=0.05)
+    async with chat.client.get("/agent/stream-test") as response:
+        events = [event.data for event in await read_all(response)]
+    assert {event["type"] for event in events} == set(ANSWERS["get_stream_test", 200])
+    for event in events:
+        shown = json.loads(ANSWERS["get_stream_test", 200][event["type"]]["data"])
+        assert alike(event, shown), (event, shown)

@@ -3,7 +3,10 @@
 import asyncio
 import datetime
 import ipaddress
+import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -18,11 +21,12 @@ from cryptography.x509.oid import NameOID
 
 from chatd.config import Config
 from chatd.doctor.command import check_deployed
-from tests.chat_client import Chat
+from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.doctor import Said, ask_doctor, run_doctor
 from tests.faults.nginx import CONFIGURATION, nginx
 from tests.model_server import ModelServer, fails, says
+from tests.test_stop import silent
 from tests.token_provider import SECRET, bearer, token
 
 CLOSED = "location = /metrics {{ return 404; }} location = /readyz {{ return 404; }} "
@@ -42,7 +46,7 @@ Proxy = Callable[..., AbstractAsyncContextManager[str]]
 
 @pytest.fixture
 async def guarded(start: Start, model: ModelServer) -> Chat:
-    model.default = says(*(f"word {n} " for n in range(100)), delay=0.02)
+    model.default = says(*(f"word {n} " for n in range(300)), delay=0.02)
     return await start(auth="jwt", jwt_secret=SECRET, heartbeat=1)
 
 
@@ -169,6 +173,24 @@ async def test_nobody_is_there(config: Config, tmp_path: Path) -> None:
         said = await doctor(config, url)
     assert said.bad() == {"reachable": "FAILED"}
     assert "is answered with 502, not as chatd does" in said.found["reachable"][1]
+
+
+async def test_an_interrupted_one_leaves_nothing(proxy: Proxy, guarded: Chat, model: ModelServer) -> None:
+    model.default = silent
+    async with proxy(configuration=RIGHT) as url:
+        process = await asyncio.create_subprocess_exec(
+            *("env", "--default-signal=INT", sys.executable, "-m", "chatd", "doctor", url),
+            env=os.environ | {"CHATD_JWT_SECRET": SECRET},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        await until(lambda: bool(model.requests), 60)
+        assert await sessions(guarded) == 1
+        process.send_signal(signal.SIGINT)
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert output.decode().endswith("stopping it\nchatd: interrupted\n")
+    assert await sessions(guarded) == 0
 
 
 def certify(directory: Path, days: float) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chatd import local_model, schemas
+from chatd import local_model, requests
 from chatd.app import create_app
 from chatd.config import Config
 from chatd.embedded import Postgres
@@ -167,7 +167,7 @@ async def test_an_expectation_that_nobody_has(chat: Chat) -> None:
 
 
 async def test_a_body_that_does_not_come(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schemas, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.2)
     head = b"POST /agent/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     answer = await raw(chat, head + b"Content-Length: 100\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 400")

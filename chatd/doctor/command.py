@@ -8,7 +8,7 @@ import sys
 import aiohttp
 
 from chatd.config import Config
-from chatd.doctor import database, host, model, proxy, streams, turns
+from chatd.doctor import database, host, model, proxy, streams, turn
 from chatd.doctor.client import Client
 from chatd.doctor.findings import Report
 from chatd.installed import check_jwt
@@ -22,7 +22,8 @@ TOKEN_LIFE = 900.0
 async def run_doctor(config: Config, options: argparse.Namespace) -> None:
     """Check settings, files, database and model; or, given a URL, a deployed server through its proxy.
 
-    The model is asked for one token; through a proxy, for two answers in a session that is deleted again.
+    The model is asked for one token; through a proxy, for the beginning of an answer, in a session that is deleted
+    again.
     """
     logging.getLogger("chatd").setLevel(logging.ERROR)  # what is wrong is told by the findings
     report = Report(sys.stdout)
@@ -53,7 +54,7 @@ async def check_deployed(config: Config, url: str, report: Report) -> None:
         if not await report.run("auth", SHORT, proxy.check_auth(client)):
             return
         await report.run("stream", streams.LIMIT + SHORT, streams.check_stream(client))
-        await report.run("turn", 2 * LONG, turns.check_turns(client))
+        await report.run("turn", 2 * LONG, turn.check_turn(client))
 
 
 def find_token(config: Config) -> str | None:

@@ -15,7 +15,7 @@ from chatd.models import ServerState
 from chatd.repo import Repo, open_repo
 
 SKEW = 5.0  # seconds between two clocks that nobody would notice
-TWO_ROLES = "have one role own the tables and another one serve (README, Two roles)"
+TWO_ROLES = "have one role own the tables and another one serve (docs/operation.md, Two roles)"
 NEWER = "run the release that has migrated it, or restore a backup from before"
 
 

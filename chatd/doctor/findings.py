@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from chatd.errors import ConfigError, StartError
-from chatd.logs import describe, escape
+from chatd.logs import describe, escape, root_of
 
 OK, NOTE, WARNING, FAILED = "ok", "...", "warning", "FAILED"
 
@@ -67,17 +67,20 @@ class Report:
         """Tell what a check finds, within `limit` seconds; False where something has failed."""
         before = self.counts[FAILED]
         try:
-            async with asyncio.timeout(limit), aclosing(findings):
+            async with asyncio.timeout(limit) as deadline, aclosing(findings):
                 async for finding in findings:
                     self.tell(finding)
         except TimeoutError:
-            self.tell(failed(what, f"not done within {limit:g} s", "see what it waits for, and try again"))
+            detail = f"not done within {limit:g} s" if deadline.expired() else "no answer in time"
+            self.tell(failed(what, detail, "see what it waits for, and try again"))
         except Unexpected as error:
             self.tell(failed(what, str(error), error.advice))
         except (ConfigError, StartError) as error:
             self.tell(failed(what, str(error), "mend this, or the setting that it names, and try again"))
+        except PermissionError as error:
+            self.tell(failed(what, describe(error), "run this as the user that runs chatd"))
         except Exception as error:  # noqa: BLE001 - whatever a check meets, the others are made
-            self.tell(failed(what, describe(error), "see what the server and the proxy have logged"))
+            self.tell(failed(what, describe(root_of(error)), "see what the server and the proxy have logged"))
         return self.counts[FAILED] == before
 
     def finish(self) -> None:

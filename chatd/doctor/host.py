@@ -80,7 +80,7 @@ async def check_data_directory(config: Config) -> Findings:
             os.fsync(file.fileno())
     except OSError as error:
         reason = f"{user} can't write in {place}: {error.strerror}"
-        yield failed("data directory", reason, f"give it to the user that runs chatd: chown {user} {place}")
+        yield failed("data directory", reason, f"run this as the user that runs chatd, who has to own {place}")
         return
     yield look_at_room(config.data_dir, place, shutil.disk_usage(place).free, user)
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from chatd.doctor.client import Answer, Client
+from chatd.doctor.client import TIMEOUT, Answer, Client
 from chatd.doctor.findings import Finding, Findings, Unexpected, warning
 from chatd.parsing import is_local
 
@@ -38,6 +38,8 @@ async def check_reachable(client: Client) -> Findings:
 
 
 def reason_of(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s"
     cause = getattr(error, "os_error", error)
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 

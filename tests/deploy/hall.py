@@ -5,13 +5,14 @@ import ctypes
 import itertools
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
-NEEDED = ("systemd-nspawn", "nsenter", "unshare", "setpriv", "ip")
-PACKAGES = "systemd-container, util-linux, iproute2"
+NEEDED = ("systemd-nspawn", "nsenter", "unshare", "setpriv", "ip", "dh", "dpkg-buildpackage", "lintian", "nginx")
+PACKAGES = "systemd-container, dbus, iproute2, build-essential, debhelper, lintian, nginx-light, python3-venv"
 TIMEOUT = 60.0  # seconds
 POLL = 0.02
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
@@ -31,9 +32,14 @@ def why_not() -> str | None:
         return f"{', '.join(missing)} not found (Debian: {PACKAGES})"
     if not Path("/usr/lib/systemd/systemd").exists():
         return "this machine has no systemd that could be started"
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
-        return "this kernel has no overlay file system"
-    return None
+    return None if has_overlay() else "this kernel has no overlay file system"
+
+
+def has_overlay() -> bool:
+    """Tell whether the kernel has overlay file systems; they may be in a module that nobody has needed yet."""
+    if modprobe := shutil.which("modprobe"):
+        subprocess.run((modprobe, "--quiet", "overlay"), check=False)
+    return "\toverlay\n" in Path("/proc/filesystems").read_text()
 
 
 async def run(*command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
@@ -105,7 +111,9 @@ def enter_network(descriptor: int) -> None:
 
 
 async def remove_cgroup(path: Path) -> None:
-    """Kill what is in a cgroup, and remove it with those below it."""
+    """Kill what is in a cgroup, and remove it with those below it; it may be missing."""
+    if not path.exists():
+        return
     (path / "cgroup.kill").write_text("1")
     async with asyncio.timeout(TIMEOUT):
         while "populated 1" in (path / "cgroup.events").read_text():

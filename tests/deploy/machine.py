@@ -6,7 +6,6 @@ Nothing is downloaded, nothing is written here, and it boots in a second: a cont
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,10 +25,13 @@ mkdir "$2" "$2.work" "$3" && mount -t overlay overlay -o "lowerdir=$1,upperdir=$
 CLEAN = """
 rm -f "$1"/etc/systemd/system/*.wants/* "$1/usr/sbin/policy-rc.d" && : > "$1/etc/machine-id"
 """
-# The container gets a cgroup of its own: there need be no systemd here to ask for one.
+# The container gets a cgroup of its own: there need be no systemd here to ask for one. It also gets its own processes,
+# all of which the kernel kills with the first one, and that one with the tests.
 NSPAWN = """
-mkdir -p "$1" && echo $$ > "$1/cgroup.procs" && shift && exec setpriv --pdeathsig=KILL systemd-nspawn "$@"
+mkdir -p "$1" && echo $$ > "$1/cgroup.procs" && shift &&
+exec setpriv --pdeathsig=KILL unshare --pid --fork --kill-child=KILL --mount-proc systemd-nspawn "$@"
 """
+INIT = "payload/init.scope/cgroup.procs"  # below the container's cgroup: its PID 1
 OPTIONS = ("--boot", "--register=no", "--keep-unit", "--link-journal=no", "--notify-ready=yes", "--console=pipe")
 OWN = ("--resolv-conf=off", "--timezone=off")  # files that are left as they are
 
@@ -68,11 +70,10 @@ class Machine:
                 await self._wait_until_up(notices)
 
     async def _wait_until_up(self, notices: socket.socket) -> None:
-        notice = ""
-        while "READY=1" not in notice:
-            notice = (await asyncio.get_running_loop().sock_recv(notices, 4096)).decode()
-            if match := re.search(r"X_NSPAWN_LEADER_PID=(\d+)", notice):
-                self.leader = int(match[1])
+        notice = b""
+        while b"READY=1" not in notice:
+            notice = await asyncio.get_running_loop().sock_recv(notices, 4096)
+        self.leader = int((self.hall.cgroups / self.name / INIT).read_text())
 
     async def run(self, *command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
         """Run a command in it as root and return what it printed."""

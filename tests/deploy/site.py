@@ -44,6 +44,14 @@ async def configure(machine: Machine) -> None:
     await machine.sh(ENABLE_SITE)
 
 
+async def override(machine: Machine, unit: str, directives: str) -> None:
+    """Change directives of a unit, as `systemctl edit` does."""
+    drop_in = machine.path(f"/etc/systemd/system/{unit}.d/test.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text(directives)
+    await machine.sh("systemctl daemon-reload; systemctl restart chatd.socket chatd.service")
+
+
 class Site:
     """A machine with chatd; its callers are here, and all of them `alice`."""
 

@@ -2,13 +2,12 @@
 
 import asyncio
 
-from tests.deploy.site import ENV, URL, Site, check_whole
+from tests.deploy.site import ENV, URL, Site, check_whole, override
 from tests.faults.clients import Transcript
 
 LONG = {"count": 300, "pace": 20}
 HANGS_AFTER = 3  # seconds; the unit has 20
-FASTER_WATCHDOG = f"[Service]\nWatchdogSec={HANGS_AFTER}\n"
-MOST_STARTS = 12  # the socket allows ten a minute
+STARTS = 3  # a minute, for callers who wait; the unit has more
 POSTMASTERS = "ps -u chatd -o args= | grep -c '[p]ginstall/bin/postgres -D'"
 
 
@@ -24,10 +23,7 @@ async def begin(site: Site) -> tuple[asyncio.Task[Transcript], Transcript]:
 
 
 async def test_a_process_that_hangs_is_replaced_and_its_turns_go_on(site: Site) -> None:
-    drop_in = site.machine.path("/etc/systemd/system/chatd.service.d/watchdog.conf")
-    drop_in.parent.mkdir()
-    drop_in.write_text(FASTER_WATCHDOG)
-    await site.machine.sh("systemctl daemon-reload; systemctl restart chatd")
+    await override(site.machine, "chatd.service", f"[Service]\nWatchdogSec={HANGS_AFTER}\n")
     pid = await site.main_pid()
     asking, transcript = await begin(site)
     await site.machine.run("kill", "-STOP", str(pid))
@@ -79,6 +75,7 @@ async def test_wrong_settings_are_told_in_a_line_and_not_tried_again_and_again(s
 
 
 async def test_callers_who_wait_for_a_service_with_wrong_settings_do_not_have_it_started_for_ever(site: Site) -> None:
+    await override(site.machine, "chatd.socket", f"[Socket]\nTriggerLimitBurst={STARTS}\n")
     settings = site.machine.path(ENV)
     right = settings.read_text()
     settings.write_text(f"{right}CHATD_HEARTBEAT=often\n")
@@ -86,7 +83,7 @@ async def test_callers_who_wait_for_a_service_with_wrong_settings_do_not_have_it
     async with asyncio.timeout(60), site.caller().session.get(f"{URL}/agent/sessions") as response:
         assert response.status == 502
         assert (await response.json(content_type=None))["code"] == "unavailable"
-    assert len(await complaints(site)) <= MOST_STARTS
+    assert 1 < len(await complaints(site)) <= STARTS + 1
     settings.write_text(right)
     await site.machine.run("systemctl", "restart", "chatd")
     assert await site.get("/healthz") == {"status": "ok"}
