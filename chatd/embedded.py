@@ -20,7 +20,7 @@ import asyncpg
 
 from chatd.background import background
 from chatd.config import public_environment
-from chatd.embedded_directory import SOCKET, dsn_of, own, socket_directory
+from chatd.embedded_directory import SOCKET, dsn_of, own, refuse_root, socket_directory
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def is_alive(pid: int, data: Path) -> bool:
 async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncIterator[str]:
     """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises StartError where it can't be started."""
     directory = directory.resolve()
+    refuse_root(directory)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with own(directory):
         with socket_directory(directory) as sockets:

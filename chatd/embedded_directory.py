@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from chatd.errors import StartError
+from chatd.errors import ConfigError, StartError
 
 LOCK = "postgres.lock"
 SOCKET = ".s.PGSQL.5432"
@@ -31,6 +31,21 @@ def find_running(directory: Path) -> str | None:
     except FileNotFoundError:
         pass
     return None
+
+
+def refuse_root(directory: Path) -> None:
+    """Raise ConfigError where root would open another user's database, or make one that this user could not open."""
+    found = next((place for place in (directory, directory.parent) if place.exists()), None)
+    if os.geteuid() != 0 or found is None or found.stat().st_uid == 0:
+        return
+    try:
+        owner = found.owner()
+    except KeyError:  # a user without a name
+        owner = str(found.stat().st_uid)
+    raise ConfigError(
+        f"{found} belongs to {owner}, and root can't open the database there: "
+        f"use `chatd-admin`, or `runuser -u {owner} -- chatd`"
+    )
 
 
 @asynccontextmanager

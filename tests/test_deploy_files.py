@@ -1,6 +1,7 @@
 """The units and what belongs to them, as systemd's own tools read them."""
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ SERVICE = ROOT / "chatd.service"
 UNITS = (SERVICE, ROOT / "deploy/chatd.socket")
 ENVIRONMENT = ROOT / "deploy/chatd.env"
 MAX_EXPOSURE = 1.5
+# What a command of root's has in common with the service.
+SAME = ("User", "Group", "UMask", "LimitNOFILE", "Environment", "EnvironmentFile", "StateDirectory")
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -70,6 +73,33 @@ def test_every_secret_of_the_server_is_a_credential_that_may_be_missing() -> Non
     names = [secret.lower() for secret in SECRETS if secret != "CHATD_TOKEN"]  # with which `chatd doctor URL` asks
     assert sorted(values(SERVICE, "LoadCredential")) == sorted(f"{n}:/etc/chatd/credentials/{n}" for n in names)
     assert sorted(values(SERVICE, "SetCredential")) == sorted(rf"{n}:\n" for n in names)
+
+
+def test_root_gets_the_command_that_the_service_is_with_every_secret() -> None:
+    admin = (ROOT / "deploy/chatd-admin").read_text()
+    (names,) = re.findall(r"^for name in (.*); do$", admin, re.MULTILINE)
+    assert sorted(names.split()) == sorted(secret.lower() for secret in SECRETS)
+    for directive in (
+        "User",
+        "Group",
+        "UMask",
+        "LimitNOFILE",
+        "StateDirectory",
+        "StateDirectoryMode",
+        "EnvironmentFile",
+    ):
+        assert re.findall(rf"--property={directive}=(\S+)", admin) == values(SERVICE, directive)
+    for directive in ("Environment", "EnvironmentFile"):
+        assert re.findall(rf"--property={directive}=(\S+)", admin) == values(SERVICE, directive)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_for_anybody_but_root_it_says_that_it_is_roots() -> None:
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-s", "doctor"]
+    with (ROOT / "deploy/chatd-admin").open() as script:
+        refused = subprocess.run(command, check=False, stdin=script, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("chatd-admin: only root")
 
 
 def test_the_settings_file_names_settings_and_no_secrets() -> None:

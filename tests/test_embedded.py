@@ -76,6 +76,18 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
         assert await write(dsn, 1) == [1]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("made", ["", "postgres"])
+async def test_root_makes_and_opens_nothing_that_belongs_to_another_user(tmp_path: Path, made: str) -> None:
+    data = tmp_path / "data"
+    (data / made).mkdir(parents=True)
+    os.chown(data / made, 65534, 65534)
+    before = sorted(data.rglob("*"))
+    with pytest.raises(ConfigError, match=f"{data / made} belongs to nobody.*chatd-admin.*runuser -u nobody -- "):
+        await open_postgres(data / "postgres").__aenter__()
+    assert sorted(data.rglob("*")) == before
+
+
 async def owner(directory: Path) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", OWNER, str(directory)), stdout=asyncio.subprocess.PIPE

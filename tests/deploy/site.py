@@ -55,14 +55,14 @@ async def override(machine: Machine, unit: str, directives: str) -> None:
 class Site:
     """A machine with chatd; its callers are here, and all of them `alice`."""
 
-    def __init__(self, machine: Machine, program: str = "chatd") -> None:
-        self.machine, self.program = machine, program
+    def __init__(self, machine: Machine, program: str = "chatd", admin: str = "chatd-admin") -> None:
+        self.machine, self.program, self.admin = machine, program, admin
         self.names = itertools.count(1)
         self.callers: list[Caller] = []
 
     async def up(self) -> "Site":
         """Wait until chatd is there; a token for its callers is made by the way."""
-        token = f"CREDENTIALS_DIRECTORY={CREDENTIALS} {self.program} token --sub alice --character {CHARACTER}"
+        token = f"{self.admin} token --sub alice --character {CHARACTER}"
         self.headers = {"Authorization": f"Bearer {await self.machine.sh(token)}"}
         await self.machine.until("systemctl is-active chatd nginx")
         return self

@@ -21,6 +21,7 @@ python3 -m venv /opt/chatd/venv
 /opt/chatd/venv/bin/pip install -q --no-index --find-links /wheels 'chatd[embedded,jwt,uvloop]'
 install -m 644 -D deploy/chatd.sysusers /usr/lib/sysusers.d/chatd.conf && systemd-sysusers chatd.conf
 install -m 644 chatd.service deploy/chatd.socket /etc/systemd/system/
+install deploy/chatd-admin /usr/local/sbin/
 install -m 700 -d /etc/chatd/credentials
 install -m 644 deploy/chatd.env /etc/chatd/
 install -m 644 deploy/nginx.conf /etc/nginx/sites-available/chatd
@@ -58,7 +59,7 @@ async def test_it_starts_and_answers_from_a_virtual_environment(debian: Machine,
     await debian.sh(INSTALL, timeout=DOWNLOAD_TIMEOUT)
     await configure(debian)
     await debian.sh("systemctl enable --now chatd.socket chatd.service")
-    site = await Site(debian, "/opt/chatd/venv/bin/chatd").up()
+    site = await Site(debian, "/opt/chatd/venv/bin/chatd", "/usr/local/sbin/chatd-admin").up()
     caller = site.caller()
     check_whole(await caller.ask(caller.question(count=20)))
     executable = f"/proc/{await site.main_pid()}/cmdline"

@@ -1,0 +1,58 @@
+"""`chatd-admin`: commands on the data of the service, by root, while it runs and while it does not."""
+
+import json
+
+from tests.deploy.site import CREDENTIALS, Site, check_whole
+
+UNITS = "chatd.socket chatd.service"
+EXPORT = "/root/all.jsonl"
+
+
+async def ask(site: Site) -> str:
+    """Have an answer in a session of its own; return the session's id."""
+    caller = site.caller()
+    transcript = await caller.ask(caller.question(count=10))
+    check_whole(transcript)
+    return str(transcript.session_id)
+
+
+async def look(site: Site) -> None:
+    """Each command does what it is there for."""
+    admin = site.admin
+    assert "0 FAILED" in await site.machine.sh(f"{admin} doctor")
+    assert (await site.machine.sh(f"{admin} token --sub alice")).count(".") == 2
+    assert "entries as they were written" in await site.machine.sh(f"{admin} audit verify")
+    assert (
+        await site.machine.sh(f"cd /root; {admin} export 2>/dev/null >all.jsonl; stat --format=%U all.jsonl") == "root"
+    )
+    assert "messages: 0, there already: 1" in await site.machine.sh(f"cd /root; {admin} import <all.jsonl")
+
+
+async def test_it_works_on_the_data_of_the_service_whether_that_runs_or_not(site: Site) -> None:
+    session_id = await ask(site)
+    await look(site)
+    await site.machine.sh(f"systemctl stop {UNITS}")
+    await look(site)
+    lines = (await site.machine.run("cat", EXPORT)).splitlines()
+    assert json.loads(lines[1])["id"] == session_id
+    assert await site.machine.sh("find /var/lib/chatd ! -user chatd") == ""
+    await site.machine.sh(f"systemctl start {UNITS}")
+    await site.get(f"/agent/chat/history/{session_id}")
+
+
+async def test_it_ends_as_the_command_does_and_leaves_nothing(site: Site) -> None:
+    assert await site.machine.sh(f"{site.admin} nonsense 2>/dev/null || echo $?") == "2"
+    assert await site.machine.sh(f"echo nonsense | {site.admin} import 2>/dev/null || echo $?") == "1"
+    await site.machine.sh(f"(sleep 30 | timeout --foreground --signal=INT 2 {site.admin} import; true)")
+    assert await site.machine.sh("systemctl list-units --all --no-legend 'chatd-admin*'") == ""
+
+
+async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) -> None:
+    await site.machine.sh(f"systemctl stop {UNITS}")
+    files = "find /var/lib/chatd -newer /run/before"
+    await site.machine.sh("touch /run/before")
+    refused = f"CHATD_DATA_DIR=/var/lib/chatd CREDENTIALS_DIRECTORY={CREDENTIALS} {site.program} migrate"
+    told = await site.machine.sh(f"{refused} && false || echo $?", check=False)
+    assert told.startswith("chatd: /var/lib/chatd/postgres belongs to chatd")
+    assert told.endswith("\n2")
+    assert await site.machine.sh(files) == ""
