@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
-NEEDED = ("systemd-nspawn", "nsenter", "unshare", "setpriv", "ip", "dh", "dpkg-buildpackage", "lintian", "nginx")
-PACKAGES = "systemd-container, dbus, iproute2, build-essential, debhelper, lintian, nginx-light, python3-venv"
+NEEDED = ("systemd-nspawn", "nsenter", "unshare", "setpriv", "ip", "ps", "dh", "dpkg-buildpackage", "lintian", "nginx")
+PACKAGES = "systemd-container, dbus, iproute2, procps, build-essential, debhelper, lintian, nginx-light, python3-venv"
 TIMEOUT = 60.0  # seconds
 POLL = 0.02
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
