@@ -43,8 +43,12 @@ async def test_it_works_on_the_data_of_the_service_whether_that_runs_or_not(site
 async def test_it_ends_as_the_command_does_and_leaves_nothing(site: Site) -> None:
     assert await site.machine.sh(f"{site.admin} nonsense 2>/dev/null || echo $?") == "2"
     assert await site.machine.sh(f"echo nonsense | {site.admin} import 2>/dev/null || echo $?") == "1"
-    await site.machine.sh(f"(sleep 30 | timeout --foreground --signal=INT 2 {site.admin} import; true)")
-    assert await site.machine.sh("systemctl list-units --all --no-legend 'chatd-admin*'") == ""
+    ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 3 {site.admin} import <>/run/silent || echo $?"
+    assert await site.machine.sh(ctrl_c, timeout=20) == "124"
+    assert (
+        await site.machine.sh("systemctl list-units --all --no-legend 'chatd-admin*'; pgrep -fa 'chatd import' || true")
+        == ""
+    )
 
 
 async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) -> None:
