@@ -292,6 +292,21 @@ async def test_a_bar_where_somebody_looks_on(own: Command) -> None:
     assert " messages/s]" in shown
 
 
+async def test_a_command_migrates_nothing(other: Command) -> None:
+    """A server of the version before may run on it."""
+    for undo in (
+        "DELETE FROM agent_migrations WHERE name = (SELECT max(name) FROM agent_migrations)",
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+    ):
+        await execute(other.dsn, undo)
+        before = await value_of(other.dsn, "SELECT count(*) FROM pg_class")
+        for command in (["export"], ["import"], ["audit", "verify"], ["erase", "--owner", "alice"]):
+            status, out, said = await other.run(*command, given=file_of(WHOLE))
+            assert (status, out, said.count("\n")) == (1, b"", 1)
+            assert "migrations are pending: run `chatd migrate`" in said
+        assert await value_of(other.dsn, "SELECT count(*) FROM pg_class") == before
+
+
 async def test_a_killed_import_is_done_again(own: Command, other: Command) -> None:
     await fill(own.dsn, 40, 200)
     export = await own.export()
