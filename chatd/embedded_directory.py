@@ -21,16 +21,28 @@ POLL = 0.02
 
 
 def find_running(directory: Path) -> str | None:
-    """Return a DSN of the PostgreSQL that another process runs on `directory`, None where there is none."""
+    """Return a DSN of the PostgreSQL that another process runs on `directory`, None where there is none.
+
+    Raises StartError where its sockets lie in a place that anyone may have made.
+    """
     directory = directory.resolve()
+    if not is_owned(directory):
+        return None
+    place, owner = place_sockets(directory), directory.stat().st_uid
+    if place != directory and not is_private(place, {0, owner}):
+        raise StartError(f"{place} is not a private directory of the user that {directory} belongs to")
+    return dsn_of(place)
+
+
+def is_owned(directory: Path) -> bool:
     try:
         with (directory / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return dsn_of(place_sockets(directory))
+        return True
     except FileNotFoundError:
         pass
-    return None
+    return False
 
 
 @asynccontextmanager
@@ -51,11 +63,11 @@ async def own(directory: Path) -> AsyncIterator[None]:
 def place_sockets(directory: Path) -> Path:
     """Return the data directory itself, or one in /tmp where its path can't be a socket's or stand in a DSN.
 
-    That one is named for the data directory, so that a killed owner's is used again.
+    That one is named for the data directory and its user: a killed owner's is used again, and root finds it.
     """
     if re.fullmatch(r"[\w/.-]+", str(directory), re.ASCII) and len(f"{directory}/{SOCKET}") <= MAX_SOCKET_PATH:
         return directory
-    return Path(f"/tmp/chatd-{os.geteuid()}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}")
+    return Path(f"/tmp/chatd-{directory.stat().st_uid}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}")
 
 
 @contextmanager
@@ -66,13 +78,21 @@ def socket_directory(directory: Path) -> Iterator[Path]:
         yield place
         return
     place.mkdir(mode=0o700, exist_ok=True)
-    found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    if not is_private(place, {os.geteuid()}):
         raise StartError(f"{place} is not a private directory of this user: remove it")
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def is_private(place: Path, users: set[int]) -> bool:
+    """Tell whether this is a directory of one of these users, closed to all others."""
+    try:
+        found = place.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in users and not found.st_mode & 0o077
 
 
 def dsn_of(sockets: Path, database: str = "postgres") -> str:

@@ -72,7 +72,10 @@ def came_by_proxy(request: web.Request) -> bool:
 
 
 def is_scraped_here(request: web.Request) -> bool:
-    """Tell whether one of this host's own programs asks for the metrics: no web page, and nobody behind a proxy."""
+    """Tell whether one of this host's own programs asks for the metrics: no web page, nobody behind a proxy that tells.
+
+    A proxy on this host without a header of its own and with a Host of this host can't be told from such a program.
+    """
     if request.match_info.handler is not get_metrics or not names_this_host(request) or came_by_proxy(request):
         return False
     peer = request.get_extra_info("socket")

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ UNBUFFERED = "proxy_buffering off;"
 BUFFERED = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
 COMPRESSED = "gzip on; gzip_min_length 0; gzip_types text/event-stream;"
 OPEN = "location = /metrics {{ return 200 'chatd_turns 1'; }}"
+ELSEWHERE = "chat.example"  # reached by a forward proxy, which knows where it is
 Proxy = Callable[..., AbstractAsyncContextManager[str]]
 
 
@@ -149,11 +150,41 @@ async def test_a_server_without_tokens(start: Start, model: ModelServer, config:
     model.default = says(*("word " for _ in range(100)), delay=0.02)
     chat = await start(heartbeat=0.5)
     said = await ask_doctor(lambda report: check_deployed(config, str(chat.client.make_url("/")), report))
-    assert (said.status, said.bad()) == (0, {"inner paths": "warning"}), said.output
+    assert (said.status, said.bad()) == (0, {}), said.output
+    assert "no proxy is seen" in said.found["inner paths"][1]
     tells = "proxy_set_header X-Forwarded-For $remote_addr;"
     async with nginx(tmp_path / "nginx", [chat.client.port], directives=tells, configuration=RIGHT) as url:
         said = await doctor(config, url)
     assert (said.status, said.bad()) == (1, {"reachable": "FAILED"}), said.output
+
+
+async def test_a_token_is_not_sent_in_the_clear(proxy: Proxy, tmp_path: Path) -> None:
+    logging = 'log_format tokens "$uri [$http_authorization]"; access_log {directory}/tokens.log tokens;'
+    async with proxy(configuration=wrong(("access_log {directory}/access.log;", logging))) as url:
+        said = await run_doctor(f"http://{ELSEWHERE}", CHATD_JWT_SECRET=SECRET, http_proxy=url, no_proxy="")
+    assert (said.status, said.bad()) == (1, {"TLS": "FAILED"}), said.output
+    assert said.found.keys() == {"reachable", "request id", "TLS"}
+    assert (tmp_path / "nginx/tokens.log").read_text().splitlines() == ["/healthz [-]", "/openapi.json [-]"]
+
+
+async def test_a_session_that_is_left_is_named(proxy: Proxy, guarded: Chat, config: Config) -> None:
+    """What was wrong before is told, too."""
+    closed = "location /agent/session/ {{ return 405; }} location /agent/chat/stop/ {{ return 405; }}"
+    async with proxy(configuration=wrong((ROOT, closed + ROOT))) as url:
+        said = await doctor(config, url)
+    assert (said.status, said.bad()) == (1, {"turn": "FAILED", "session": "warning"}), said.output
+    assert "/agent/chat/stop/" in said.found["turn"][1]
+    listed = await guarded.call("GET", "/agent/sessions", headers=bearer(token("chatd-doctor")))
+    [left] = listed["sessions"]
+    assert left["session_id"] in said.found["session"][1]
+
+
+async def test_redirects_are_not_followed(proxy: Proxy, config: Config) -> None:
+    moved = "location = /agent/stream-test {{ return 307 /moved; }} location = /moved {{ return 200; }}"
+    async with proxy(configuration=wrong((ROOT, moved + ROOT))) as url:
+        said = await doctor(config, url)
+    assert said.bad() == {"stream": "FAILED"}
+    assert "is answered with 307" in said.found["stream"][1]
 
 
 async def test_a_model_that_fails(proxy: Proxy, guarded: Chat, model: ModelServer, config: Config) -> None:
@@ -194,10 +225,10 @@ async def test_an_interrupted_one_leaves_nothing(proxy: Proxy, guarded: Chat, mo
 
 
 def certify(directory: Path, days: float) -> Path:
-    """Return the file of a new certificate for 127.0.0.1, which is its own authority; its key lies beside it."""
+    """Return the file of a new certificate for 127.0.0.1 and ELSEWHERE, its own authority; its key lies beside it."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "chatd")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(ELSEWHERE)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -238,3 +269,34 @@ async def test_tls(proxy: Proxy, tmp_path: Path, days: float, http2: str, found:
             said = await run_doctor(https, CHATD_JWT_SECRET=SECRET)
         assert said.bad() == {"reachable": "FAILED"}
         assert "the certificate is refused" in said.found["reachable"][1]
+
+
+async def test_tls_through_a_forward_proxy(proxy: Proxy, tmp_path: Path) -> None:
+    certificate = certify(tmp_path, 90.5)
+    lines = f"ssl_certificate {certificate}; ssl_certificate_key {tmp_path / 'tls.key'};"
+    configuration = wrong(("listen 127.0.0.1:{port};", f"listen 127.0.0.1:{{port}} ssl; {lines}"))
+    async with proxy(configuration=configuration) as url, tunnel(int(url.rpartition(":")[2])) as forward:
+        names = {"https_proxy": forward, "no_proxy": "", "SSL_CERT_FILE": str(certificate)}
+        said = await run_doctor(f"https://{ELSEWHERE}", **names)
+    assert said.bad() == {"auth": "FAILED"}, said.output  # it has no token
+    assert "HTTPS_PROXY" in said.found["TLS"][1]
+
+
+@asynccontextmanager
+async def tunnel(port: int) -> AsyncIterator[str]:
+    """Yield the URL of a forward proxy that connects everybody to this port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+    writer.close()

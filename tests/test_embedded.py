@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from chatd.embedded import INITDB, Postgres, find_binaries, is_alive, open_postgres
-from chatd.embedded_directory import find_running
+from chatd.embedded_directory import find_running, place_sockets
 from chatd.errors import ConfigError, StartError
 
 OWNER = """
@@ -74,6 +74,17 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
     monkeypatch.setattr("chatd.embedded.find_binaries", lambda: home / package.name / "pginstall" / "bin")
     async with open_postgres(home / "data") as dsn:
         assert await write(dsn, 1) == [1]
+
+
+async def test_root_finds_the_one_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "o space"
+    async with open_postgres(directory) as dsn:
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        assert find_running(directory) == dsn
+        place_sockets(directory).chmod(0o755)
+        with pytest.raises(StartError, match="is not a private directory"):
+            find_running(directory)
 
 
 async def owner(directory: Path) -> asyncio.subprocess.Process:

@@ -59,8 +59,9 @@ class Client:
         """Open a stream, whose status is 200 or 204; raises Unexpected for another one."""
         headers = {**self.token, **options.pop("headers", {})}
         timeout = aiohttp.ClientTimeout(None, sock_connect=TIMEOUT)
+        where = f"{self.url}{path}"
         async with self.session.request(
-            method, f"{self.url}{path}", headers=headers, timeout=timeout, **options
+            method, where, headers=headers, timeout=timeout, allow_redirects=False, **options
         ) as response:
             if response.status not in {200, 204}:
                 text = await response.text(errors="replace")

@@ -49,7 +49,8 @@ async def check_deployed(config: Config, url: str, report: Report) -> None:
         client = Client(session, url, find_token(config))
         if not await report.run("reachable", SHORT, proxy.check_reachable(client)):
             return
-        await report.run("TLS", SHORT, proxy.check_tls(client))
+        if not await report.run("TLS", SHORT, proxy.check_tls(client)):  # nothing with a token has been sent by now
+            return
         await report.run("inner paths", SHORT, proxy.check_outside(client))
         if not await report.run("auth", SHORT, proxy.check_auth(client)):
             return

@@ -4,17 +4,20 @@ import asyncio
 import ssl
 import time
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from chatd.doctor.client import TIMEOUT, Answer, Client
 from chatd.doctor.findings import Finding, Findings, Unexpected, warning
+from chatd.headers import SERVER
 from chatd.parsing import is_local
 
 CONNECT_TIMEOUT = 10.0
 FEW_DAYS = 14
 REQUEST_ID = "chatd-doctor.request-id"
 INNER = ("/metrics", "/readyz")
+IN_THE_CLEAR = "serve https:// alone and ask for that, or run this on its host with http://127.0.0.1"
 NOT_THERE = "see whether the proxy runs and passes requests on to chatd"
 
 
@@ -52,14 +55,19 @@ def look_at_request_id(given: str | None) -> Finding:
 
 
 async def check_tls(client: Client) -> Findings:
-    """Tell for how long the certificate, which is verified by now, is good, and which HTTP browsers get."""
+    """Tell for how long the certificate, which is verified by now, is good, and which HTTP browsers get.
+
+    Raises Unexpected where a token would be read on its way.
+    """
     parts = urlsplit(client.url)
     assert parts.hostname
     if parts.scheme == "http":
-        if is_local(client.url):
-            yield Finding("TLS", "none, on this host")
-        else:
-            yield warning("TLS", "none: tokens and words can be read on their way", "serve https:// alone")
+        if not is_local(client.url):
+            raise Unexpected("none: tokens and words can be read on their way", IN_THE_CLEAR)
+        yield Finding("TLS", "none, on this host")
+        return
+    if goes_by_forward_proxy(client.url):
+        yield Finding("TLS", "the certificate is trusted; for how long it is good can't be seen through HTTPS_PROXY")
         return
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -81,20 +89,33 @@ async def check_tls(client: Client) -> Findings:
         yield warning("HTTP", "browsers get HTTP/1.1", advice)
 
 
+def goes_by_forward_proxy(url: str) -> bool:
+    """Tell whether aiohttp asks for this URL by a proxy that the environment names."""
+    parts = urlsplit(url)
+    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
+
+
 def look_at_certificate(days: float, version: str) -> Finding:
     detail = f"{version}, the certificate is good for {days:.0f} days"
     return warning("TLS", detail, "renew it") if days < FEW_DAYS else Finding("TLS", detail)
 
 
 async def check_outside(client: Client) -> Findings:
-    """See that what is for the host alone is not passed on."""
+    """See that what is for the host alone is not passed on: where a proxy answers, or whoever does on another host."""
     answers = {path: await client.call("GET", path, anonymous=True) for path in INNER}
-    if seen := [path for path, answer in answers.items() if answer.status == 200 or is_unready(answer)]:
+    if is_local(client.url) and not any(map(came_by_proxy, answers.values())):
+        yield Finding("inner paths", "no proxy is seen, and this host may read them")
+    elif seen := [path for path, answer in answers.items() if answer.status == 200 or is_unready(answer)]:
         paths = " and ".join(seen)
         advice = f"nginx: location = {seen[0]} {{ return 404; }}, and so on; they are for the host alone"
         yield warning("inner paths", f"{paths} can be read from outside", advice)
     else:
         yield Finding("inner paths", f"{' and '.join(INNER)} are not passed on")
+
+
+def came_by_proxy(answer: Answer) -> bool:
+    """Tell whether an answer bears a proxy's name; one that leaves chatd's own and adds no Via can't be told."""
+    return answer.headers.get("Server") != SERVER["Server"] or "Via" in answer.headers
 
 
 def is_unready(answer: Answer) -> bool:

@@ -4,6 +4,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from chatd.doctor.client import LOOK, Client, Frame, frames
 from chatd.doctor.findings import Finding, Findings, Unexpected, failed, note, warning
 
@@ -53,7 +55,11 @@ async def check_turn(client: Client) -> Findings:
         async for finding in Turn(client, session, character).check():
             yield finding
     finally:
-        await client.ask("DELETE", f"/agent/session/{session}", 204)
+        try:
+            await client.ask("DELETE", f"/agent/session/{session}", 204)
+        except (Unexpected, aiohttp.ClientError, OSError) as error:
+            reason = str(error) if isinstance(error, Unexpected) else type(error).__name__
+            yield warning("session", f"{session} is left there: {reason}", f"{LOOK}, and delete it")
 
 
 class Turn:
