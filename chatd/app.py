@@ -14,7 +14,6 @@ from chatd.background import background
 from chatd.config import Config
 from chatd.cors import add_cors, answer_preflights
 from chatd.database import open_database
-from chatd.errors import problems
 from chatd.handlers import audit as audits
 from chatd.handlers import (
     chat,
@@ -37,7 +36,7 @@ from chatd.llm import Llm
 from chatd.local_model import open_local_model
 from chatd.measuring import count_response, watch_lag
 from chatd.metrics import Metrics
-from chatd.middlewares import authenticate, request_id
+from chatd.middlewares import authenticate, problems, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
 from chatd.quotas import add_quotas

@@ -26,12 +26,13 @@ class Begun(NamedTuple):
 class Beginning:
     """`told` is what whoever waits is told: the turn has begun (None), or why not. `settled`: it is certain which.
 
-    `quotas` is what its owner has left then.
+    `made`: it has begun; `quotas` is what its owner has left then.
     """
 
     def __init__(self, turns: "Turns", turn: Turn) -> None:
         self.repo, self.journal, self.boot_id, self.turn = turns.repo, turns.journal, turns.boot_id, turn
         self.limits = turns.limits
+        self.made = False
         self.quotas: list[Quota] = []
         loop = asyncio.get_running_loop()
         self.told: asyncio.Future[None] = loop.create_future()
@@ -40,6 +41,7 @@ class Beginning:
 
     def skip(self) -> None:
         """Begin nothing: the turn is there already."""
+        self.made = True
         self.told.set_result(None)
         self.settled.set_result(None)
 
@@ -54,11 +56,12 @@ class Beginning:
             refusal = None if await self._is_there(request, doubt) else doubt
         except BaseException as error:  # noqa: BLE001 - whoever waits is told, and it is raised below
             refusal = error
+        self.made = refusal is None
         self._tell(refusal)
         self.settled.set_result(None)
         if refusal and not isinstance(refusal, Exception):
             raise refusal
-        return refusal is None
+        return self.made
 
     async def _insert(self, request: TurnRequest, start: str) -> list[Quota]:
         for _ in range(SLOT_RACES):

@@ -13,7 +13,7 @@ import asyncpg
 from chatd.audit_key import read_audit_key
 from chatd.checking import check_audit
 from chatd.config import Config
-from chatd.database import open_database
+from chatd.database import open_database, open_migrated
 from chatd.errors import ConfigError, StartError, Unauthorized, Unavailable
 from chatd.installed import check_installed, check_jwt
 from chatd.repo import Repo, open_repo
@@ -46,10 +46,13 @@ async def token(config: Config, options: argparse.Namespace) -> None:
 
 @asynccontextmanager
 async def open_for_command(config: Config, url: str | None = None) -> AsyncIterator[Repo]:
-    """Open the database, by another URL where one is given; raises StartError where it does not do what it is asked."""
+    """Open the database, by another URL where one is given; raises StartError where it does not do what it is asked.
+
+    It may be that of a server of another version, so it is not migrated.
+    """
     check_installed(config, model=False)
     try:
-        async with open_database(config, sharing=True) as dsn, open_repo(url or dsn, 1) as repo:
+        async with open_migrated(config) as dsn, open_repo(url or dsn, 1) as repo:
             yield repo
     except Unavailable as error:
         raise StartError("the database is away, or does not answer in time: try again") from error

@@ -11,7 +11,7 @@ import asyncpg
 import backoff
 
 from chatd.config import Config
-from chatd.connections import AWAY
+from chatd.connections import AWAY, CLOSE_TIMEOUT, STATEMENT_TIMEOUT
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 10.0  # seconds that a database may take to come up
 MIN_VERSION = 15
+# So that what is between here and a database elsewhere does not forget a connection on which a migration takes long.
+SETTINGS = {"application_name": "chatd", "tcp_keepalives_idle": "60"}
 # Settings that no waiting mends: a wrong user, password, database, right, host name or parameter.
 FOR_GOOD = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -35,6 +37,10 @@ MALFORMED = (
     "can't be read as postgresql://user:password@host:port/database; "
     "in a password, / # ? @ : and % have to be percent-encoded"
 )
+NOT_MIGRATED = (
+    "the database is not as this version needs it, migrations are pending: "
+    "run `chatd migrate`, or start the new server, first"
+)
 MAY_NOT = "DATABASE_URL: its role may not migrate the database: run `chatd migrate` with CHATD_MIGRATE_URL"
 ELSEWHERE = "CHATD_MIGRATE_URL: what it has migrated is not there for DATABASE_URL: another database, or another schema"
 
@@ -46,16 +52,30 @@ async def open_database(config: Config, *, granting: bool = False, sharing: bool
     `granting`: where CHATD_MIGRATE_URL is set, grant the server's role what it needs, even if nothing is to migrate.
     `sharing`: use the embedded PostgreSQL of a server that runs.
     """
-    if config.database_url is not None:
-        await prepare(config.database_url, config.migrate_url, granting=granting)
-        yield config.database_url
-    elif sharing and (dsn := find_running(config.data_dir / "postgres")):
-        await prepare(dsn)
+    async with reach_database(config, sharing=sharing) as dsn:
+        await prepare(dsn, config.migrate_url, granting=granting)
         yield dsn
-    else:
-        async with open_postgres(config.data_dir / "postgres") as dsn:
-            await prepare(dsn)
-            yield dsn
+
+
+@asynccontextmanager
+async def open_migrated(config: Config) -> AsyncIterator[str]:
+    """Yield the DSN of a database that is migrated, of a server that runs, too; raises StartError where it is not."""
+    async with reach_database(config, sharing=True) as dsn:
+        async with connected("DATABASE_URL", dsn) as conn:
+            if await find_pending(conn):
+                raise StartError(NOT_MIGRATED)
+        yield dsn
+
+
+@asynccontextmanager
+async def reach_database(config: Config, *, sharing: bool) -> AsyncIterator[str]:
+    """Yield the DSN of a database, however it is; the embedded one is started where it does not run."""
+    directory = config.data_dir / "postgres"
+    if dsn := config.database_url or (find_running(directory) if sharing else None):
+        yield dsn
+        return
+    async with open_postgres(directory) as dsn:
+        yield dsn
 
 
 async def prepare(dsn: str, migrate_dsn: str | None = None, *, granting: bool = False) -> None:
@@ -89,8 +109,17 @@ async def connected(name: str, dsn: str) -> AsyncIterator[asyncpg.Connection]:
         raise StartError(MAY_NOT if name == "DATABASE_URL" else f"{name}: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
         raise StartError(f"the database can't be migrated: {describe(error)}") from error
+    except AWAY as error:
+        raise StartError(f"{name}: the database does not answer: {describe(error)}") from error
     finally:
-        await conn.close()
+        await close(conn)
+
+
+async def close(conn: asyncpg.Connection) -> None:
+    try:
+        await asyncio.wait_for(conn.close(), CLOSE_TIMEOUT)
+    except AWAY:  # to say goodbye takes a connection that works
+        conn.terminate()
 
 
 async def connect_by(name: str, dsn: str) -> asyncpg.Connection:
@@ -132,4 +161,5 @@ def tell(details: Mapping[str, Any]) -> None:
 )
 async def connect(dsn: str) -> asyncpg.Connection:
     """Return a connection, as soon as there is a database."""
-    return await asyncio.wait_for(asyncpg.connect(dsn), START_TIMEOUT)
+    connecting = asyncpg.connect(dsn, command_timeout=STATEMENT_TIMEOUT, server_settings=SETTINGS)
+    return await asyncio.wait_for(connecting, START_TIMEOUT)

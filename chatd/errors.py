@@ -1,16 +1,11 @@
-"""Every way in which chatd says no: one class a code, one place that turns them into problem documents (RFC 9457)."""
+"""Every way in which chatd says no: one class a code, each made a problem document (RFC 9457)."""
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from aiohttp import web
-
-from chatd.events import log_event
-
-logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -189,24 +184,3 @@ def from_http(error: web.HTTPException) -> web.Response:
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response
-
-
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure with a problem document; what has begun to stream can only be cut."""
-    try:
-        return await handler(request)
-    except ChatdError as error:
-        return problem(error)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return from_http(error)
-    except ConnectionError:
-        raise
-    except Exception as error:
-        if request.writer is not None and request.writer.output_size:
-            raise
-        failed = "unexpected failure of a %(method)s"
-        log_event(logger, logging.ERROR, "http.failed", failed, method=request.method, error=error)
-        return problem(ChatdError())

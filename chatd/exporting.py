@@ -1,11 +1,12 @@
 """`chatd export`: sessions with their messages, as they are at one moment, whatever servers write meanwhile."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from chatd.audit import now
 from chatd.audit_key import AuditKey
 from chatd.connections import Connection
+from chatd.errors import Unavailable
 from chatd.models import Session
 from chatd.repo import Repo
 from chatd.retention import last_name, tell
@@ -18,22 +19,27 @@ Pieces = AsyncGenerator[bytes, None]
 
 
 async def find_owners(repo: Repo, name: str | None) -> list[str | None]:
-    """Return the names that an export of one is of, which are those that erasing it erases; (None,): of all."""
-    return [None] if name is None else [*await repo.find_owners(name, last_name(name))]
+    """Return the names that an export of one is of: those that erasing it erases, or itself; [None]: of all."""
+    return [None] if name is None else [*await repo.find_owners(name, last_name(name))] or [name]
 
 
-async def export(
-    repo: Repo, key: AuditKey, owners: Sequence[str | None], begin: Callable[[int], None], counts: Counter[str]
-) -> Pieces:
+async def count_messages(repo: Repo, owners: Sequence[str | None]) -> int | None:
+    """Return how many messages there are of them now, None where that takes too long."""
+    try:
+        return await repo.count_messages([owner for owner in owners if owner is not None] or None)
+    except Unavailable:
+        return None
+
+
+async def export(repo: Repo, key: AuditKey, owners: Sequence[str | None], counts: Counter[str]) -> Pieces:
     """Yield the file piece by piece, and count what is in it.
 
-    Before the first one, it is in the audit who is about to be read, and `begin` is told how many messages there are.
+    Before the first one, it is in the audit who is about to be read.
     """
     objects = [ALL if owner is None else key.owner_id(owner) for owner in owners]
     await tell(repo, key, "export", objects, "begun")
     async with repo.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         await repo.allow_idling(conn)
-        begin(await repo.count_messages(conn, [owner for owner in owners if owner is not None] or None))
         yield dump_header(now())
         for owner in owners:
             async for piece in export_owner(repo, conn, owner, counts):

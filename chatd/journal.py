@@ -13,11 +13,10 @@ from typing import Any
 
 from chatd.crash import crash_point
 from chatd.errors import Unavailable
-from chatd.events import log_event
 from chatd.log import Log
-from chatd.logs import describe
 from chatd.metrics import JournalMetrics
 from chatd.models import Turn
+from chatd.outage import Outage
 from chatd.repo import Repo
 from chatd.sse import encode
 
@@ -110,10 +109,10 @@ class Journal:
         self.wake = asyncio.Event()
         self.to_tell: set[str] = set()  # turns that were published, and are followed elsewhere
         self.telling = asyncio.Event()
-        self.away_since: float | None = None  # by the loop's clock
+        self.outage = Outage()
         metrics.uncommitted.set_function(lambda: self.pending_size)
         metrics.age.set_function(self._age)
-        metrics.away.set_function(lambda: self.away_since is not None)
+        metrics.away.set_function(lambda: self.outage.since is not None)
 
     def _age(self) -> float:
         """Return how long, in seconds, the oldest of what is pending has been."""
@@ -225,26 +224,17 @@ class Journal:
 
     async def insist(self, write: Callable[[], Any]) -> Any:
         """Try until the database is back."""
-        delay = 0.05
-        while True:
-            try:
-                result = await write()
-            except Unavailable as error:
-                self.note_away(error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, MAX_RETRY_DELAY)
-            else:
-                self.note_back()
-                return result
-
-    def note_away(self, error: Unavailable) -> None:
-        if self.away_since is None:
-            self.away_since = asyncio.get_running_loop().time()
-            away = "database away, holding what is not written: %(reason)s"
-            log_event(logger, logging.WARNING, "database.away", away, reason=describe(error.__cause__))
-
-    def note_back(self) -> None:
-        if self.away_since is not None:
-            seconds = round(asyncio.get_running_loop().time() - self.away_since, 3)
-            log_event(logger, logging.WARNING, "database.back", "database back", seconds=seconds)
-            self.away_since = None
+        delay, writer = 0.05, object()
+        try:
+            while True:
+                try:
+                    result = await write()
+                except Unavailable as error:
+                    self.outage.notice(error, writer)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, MAX_RETRY_DELAY)
+                else:
+                    self.outage.go_on(writer)
+                    return result
+        finally:
+            self.outage.leave(writer)

@@ -186,6 +186,7 @@ class HttpMetrics:
         self.requests = Counter(
             "chatd_http_requests", "Requests that were answered.", ["method", "route", "status"], registry=registry
         )
+        self.errors = Counter("chatd_errors", "Requests that failed in an unexpected way.", registry=registry)
         self.duration = Histogram(
             "chatd_http_request_duration_seconds",
             "From a request to its answer, but for streams.",

@@ -1,18 +1,22 @@
-"""What every request passes: its id, and who it speaks for."""
+"""What every request passes: its id, what becomes of a failure, and who it speaks for."""
 
+import logging
 import re
 import socket
 import time
 
 from aiohttp import web
 
-from chatd.errors import Forbidden, Handler, NoToken, Unauthorized
+from chatd.errors import ChatdError, Forbidden, Handler, NoToken, Unauthorized, from_http, problem
+from chatd.events import log_event
 from chatd.handlers.metrics import get_metrics
 from chatd.handlers.stream import get_stream
-from chatd.keys import ARRIVED, CALLER, CHECK_TOKEN, CONFIG, REQUEST_ID
+from chatd.keys import ARRIVED, CALLER, CHECK_TOKEN, CONFIG, METRICS, REQUEST_ID
 from chatd.logs import current_request, new_request_id
 from chatd.models import Caller
 from chatd.parsing import is_loopback
+
+logger = logging.getLogger(__name__)
 
 CALLERS_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
@@ -31,6 +35,28 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
     request[REQUEST_ID] = given if CALLERS_ID.fullmatch(given) else new_request_id()
     current_request.set(request[REQUEST_ID])
     return await handler(request)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every failure with a problem document; what has begun to stream can only be cut."""
+    try:
+        return await handler(request)
+    except ChatdError as error:
+        return problem(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return from_http(error)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        request.app[METRICS].http.errors.inc()
+        if request.writer is not None and request.writer.output_size:
+            raise
+        failed = "unexpected failure of a %(method)s"
+        log_event(logger, logging.ERROR, "http.failed", failed, method=request.method, error=error)
+        return problem(ChatdError())
 
 
 @web.middleware

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -11,7 +12,7 @@ import asyncpg
 import backoff
 
 from chatd.crash import crash_point
-from chatd.errors import ConfigError
+from chatd.errors import ConfigError, StartError
 from chatd.events import log_event
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 LOCK_TIMEOUT = "500ms"  # who wants the table that a migration waits for waits behind it,
 PAUSE = 2.0  # and gets it in between: while a backup reads it, say
 MAX_WAIT = 300.0  # seconds that a migration tries to have its tables
+LOCK_PAUSE = 0.5
 LOCK = 0x63686174  # one migrating process at a time; released with the connection, however it ends
 
 CREATE_RECORD = """
@@ -68,8 +70,10 @@ async def find_pending(conn: Any) -> list[str]:
 async def migrate(conn: Any) -> list[str]:
     """Apply what is pending over an asyncpg connection and return its names; safe when several start at once.
 
-    Where nothing is pending nothing is written: a role that owns nothing may do that.
+    Where nothing is pending nothing is waited for or written: a role that owns nothing may do that.
     """
+    if not await find_pending(conn):
+        return []
     async with lock(conn):
         names = await find_pending(conn)
         if names:
@@ -90,11 +94,24 @@ async def grant(conn: Any, role: str) -> None:
 
 @asynccontextmanager
 async def lock(conn: Any) -> AsyncIterator[None]:
-    await conn.execute("SELECT pg_advisory_lock($1)", LOCK)
-    try:
-        yield
-    finally:
-        await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
+    """Be the only one that migrates; what fails keeps the lock until its connection ends, which may not answer."""
+    if not await try_lock(conn):
+        raise StartError(f"the database is being migrated by another process, for {MAX_WAIT / 60:g} minutes: try later")
+    yield
+    await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
+
+
+def tell(details: Mapping[str, Any]) -> None:
+    if details["tries"] == 1:
+        logger.info("another process migrates the database: waiting for it")
+
+
+@backoff.on_predicate(
+    backoff.constant, interval=LOCK_PAUSE, jitter=None, max_time=lambda: MAX_WAIT, on_backoff=tell, logger=None
+)
+async def try_lock(conn: Any) -> bool:
+    """Try for a while, and return whether it was had; a wait in the database would have no end."""
+    return bool(await conn.fetchval("SELECT pg_try_advisory_lock($1)", LOCK))
 
 
 @backoff.on_exception(
@@ -111,6 +128,6 @@ async def apply(conn: Any, name: str, sql: str) -> None:
     log_event(logger, logging.INFO, "database.migrating", "migrating: %(migration)s", migration=name)
     async with conn.transaction():
         await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0")
-        await conn.execute(sql)
+        await conn.execute(sql, timeout=math.inf)  # it takes what it takes
         crash_point("before_migration_commit")
         await conn.execute("INSERT INTO agent_migrations (name, sha256) VALUES ($1, $2)", name, sha256(sql))

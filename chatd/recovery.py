@@ -85,17 +85,18 @@ class Recovery:
             await asyncio.sleep(RENEWAL)
 
     async def keep_claiming(self) -> None:
-        """Take over what is orphaned, for ever.
+        """Take over what is orphaned, until this process drains.
 
         When the database was away, others get the time to renew theirs before anything is taken over.
         """
-        while True:
+        outage = self.turns.journal.outage
+        while not self.turns.draining:
             try:
                 if self.now() >= self.patient_until:
                     await self.claim()
-                    self.turns.journal.note_back()
+                    outage.go_on()
             except Unavailable as error:
-                self.turns.journal.note_away(error)
+                outage.notice(error)
                 self.patient_until = self.now() + PATIENCE
             except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
                 logger.warning("dead processes can't be looked for: %s", error)

@@ -65,7 +65,8 @@ class Run:
 
     def hand_over(self) -> None:
         """Leave the turn to the process that will take it over."""
-        self.course.hand_over()
+        if self.beginning.made and not self.log.ended:
+            self.course.hand_over()
         self.log.end(lost=True)
         self.task.cancel()
 
@@ -87,11 +88,11 @@ class Run:
             if not begun:
                 self.log.end(lost=True)
         if begun:
+            self.log.committed(data, start)
+            self.log.wake()
             self.course.begin()
             if request.begun:
                 request.begun(turn)
-            self.log.committed(data, start)
-            self.log.wake()
             await self.answer()
 
     async def answer(self) -> None:
@@ -104,9 +105,9 @@ class Run:
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn is left to another process
             self.course.give_up(error)
         finally:
-            self.course.spend(self.reply)
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
+            self.course.spend(self.reply)
 
     async def _ask(self) -> str | None:
         """Return None when the answer is complete or was stopped, else the code of the failure."""

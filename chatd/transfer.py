@@ -7,18 +7,20 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from chatd.audit_key import read_audit_key
 from chatd.commands import open_for_command
 from chatd.config import Config
-from chatd.errors import ConfigError, StartError
-from chatd.exporting import export, find_owners
+from chatd.errors import ConfigError, InDoubt, StartError
+from chatd.exporting import count_messages, export, find_owners
 from chatd.importing import import_file, open_export
+from chatd.transfer_queries import PATIENCE
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,11 @@ async def export_sessions(config: Config, options: argparse.Namespace) -> None:
     key = read_audit_key(config)
     counts = Counter({"sessions": 0, "messages": 0})
     with open_output(options.output) as out, progress(" messages") as bar:
-        async with open_for_command(config) as repo:
+        async with open_for_command(config) as repo, telling_of_patience():
             owners = await find_owners(repo, options.owner)
-            async with aclosing(export(repo, key, owners, bar.reset, counts)) as pieces:
+            if not bar.disable:
+                bar.reset(await count_messages(repo, owners))
+            async with aclosing(export(repo, key, owners, counts)) as pieces:
                 async for piece in pieces:
                     out.write(piece)
                     bar.update(counts["messages"] - bar.n)
@@ -51,7 +55,7 @@ async def import_sessions(config: Config, options: argparse.Namespace) -> None:
     key = read_audit_key(config)
     with open_input(options.file) as file, progress("B", size_of(file)) as bar:
         lines = open_export(file, bar.update)
-        async with open_for_command(config) as repo:
+        async with open_for_command(config) as repo, telling_of_patience():
             counts = await import_file(repo, key, lines)
     sys.stdout.write(f"imported {', '.join(f'{what}: {count}' for what, count in counts.items())}\n")
 
@@ -59,6 +63,18 @@ async def import_sessions(config: Config, options: argparse.Namespace) -> None:
 def end_at_ctrl_c() -> None:
     """Have Ctrl-C end a read or write that waits for a pipe; asyncio's way would wait for it to end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@asynccontextmanager
+async def telling_of_patience() -> AsyncIterator[None]:
+    """Say why the database may have ended a connection that was in use."""
+    try:
+        yield
+    except InDoubt as error:
+        raise StartError(
+            "the connection to the database is lost: it is away, too slow, or has waited for a pipe or a pager for"
+            f" more than {PATIENCE / 60:.0f} minutes; begin again"
+        ) from error
 
 
 def progress(unit: str, total: int | None = None) -> Any:
@@ -75,16 +91,27 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise ConfigError("--output: that is no file")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
+    descriptor, name = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
+    partial = Path(name)
     try:
-        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Have what was renamed in a directory outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -6,18 +6,18 @@ from typing import Any
 from chatd.connections import QUERIES, Connection, Connections
 from chatd.models import Message, Session
 
-COUNT_TIMEOUT = 60.0  # seconds
+PATIENCE = 3600.0  # seconds that the other end of a pipe may stand still: the snapshot holds up vacuum
 
 
 class TransferQueries(Connections):
-    """All of it on a connection that is given: in the snapshot, or the transaction, of a command."""
+    """Most of it on a connection that is given: in the snapshot, or the transaction, of a command."""
 
     async def allow_idling(self, conn: Connection) -> None:
-        await conn.execute(QUERIES["allow_idling"])
+        await conn.execute(QUERIES["allow_idling"], f"{PATIENCE * 1000:.0f}")
 
-    async def count_messages(self, conn: Connection, owners: Sequence[str] | None) -> int:
+    async def count_messages(self, owners: Sequence[str] | None) -> int:
         """Return how many messages there are of some owners, or of all."""
-        return int(await conn.fetchval(QUERIES["count_messages"], owners, timeout=COUNT_TIMEOUT))
+        return int((await self._one("count_messages", owners))[0])
 
     async def scan_sessions(
         self, conn: Connection, owner: str | None, last: Session | None, limit: int
@@ -38,7 +38,9 @@ class TransferQueries(Connections):
         """Make a session where none has its id: (True, None), else (False, the owner of the one that is there)."""
         values = (session.id, session.owner, session.character_id, session.title, session.status)
         counts = (session.message_count, session.created_at, session.updated_at)
-        made, owner = await conn.fetchrow(QUERIES["import_session"], *values, *counts)
+        made, owner = False, None
+        while not made and owner is None:  # one that another import has just made is not seen until it is asked again
+            made, owner = await conn.fetchrow(QUERIES["import_session"], *values, *counts)
         return made, owner
 
     async def import_messages(self, conn: Connection, columns: Sequence[Sequence[Any]]) -> None:

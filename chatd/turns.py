@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from chatd.beginning import Begun
@@ -110,7 +111,7 @@ class Turns:
             if self.closed:
                 await self._release([turn.id])
             else:
-                self._resume(turn, events)
+                Context().run(self._resume, turn, events)  # it is no part of a request that stops it
         finally:
             self.taking.discard(turn.id)
 

@@ -108,7 +108,7 @@ KEY = "key-1000"
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "abandon_turn": (TURN,),
     "add_audit_anchor": (ENTRIES + 1, datetime.now(UTC), b"", b""),
-    "allow_idling": (),
+    "allow_idling": ("1000",),
     "append_audit": (
         *(0, b"", ENTRIES + 1, b"mac", b"signature", ["own-1", "own-new"], ["name-1", "new"]),
         *([ENTRIES + 1], [datetime.now(UTC)], ["own-1"], ["sign_in"], [None], [None], [None], ["ok"], [b"mac"]),

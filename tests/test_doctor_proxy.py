@@ -129,7 +129,11 @@ async def test_what_is_said_about_it(proxy: Proxy, config: Config) -> None:
         said = await doctor(config, url)
     assert "heartbeats come every 1 s" in said.found["idle time-out"][1]
     assert said.advice("idle time-out").startswith("nginx: proxy_read_timeout 5s;")
-    assert said.advice("upstream") == 'nginx: proxy_http_version 1.1; proxy_set_header Connection "";'
+    advice = "nginx, in the `server` block: proxy_http_version 1.1; proxy_set_header Connection close;"
+    assert said.advice("upstream") == advice
+    site = (Path(__file__).parent.parent / "deploy/nginx.conf").read_text()
+    for line in advice.partition(": ")[2].split("; "):
+        assert line.removesuffix(";") + ";" in site
 
 
 async def test_tokens(proxy: Proxy, guarded: Chat) -> None:

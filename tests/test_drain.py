@@ -216,3 +216,14 @@ async def test_waiting_for_a_database_ends_with_the_process(start: Start) -> Non
     await asyncio.sleep(0.3)
     await close(chat)
     assert LAST_FRAME.search(await reading)
+
+
+async def test_the_test_stream_ends_with_the_process(start: Start) -> None:
+    chat = await start(heartbeat=20)
+    async with chat.client.get("/agent/stream-test") as response:
+        await response.content.readuntil(b'"number":10')
+        begun = time.monotonic()
+        closing = asyncio.create_task(close(chat))
+        assert LAST_FRAME.search(await response.read())
+        assert time.monotonic() - begun < 1
+        await closing

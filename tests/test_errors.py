@@ -9,6 +9,7 @@ import pytest
 
 from tests.chat_client import Chat
 from tests.conftest import Start
+from tests.test_metrics import read
 
 JSON = {"Content-Type": "application/json"}
 POSTS = ["/agent/chat", "/agent/chat/stream"]
@@ -229,6 +230,8 @@ async def test_raw_nonsense_on_the_socket(chat: Chat) -> None:
 async def test_nothing_of_an_unexpected_failure_leaks(chat: Chat) -> None:
     async with chat.turns.repo.connection() as conn:
         await conn.execute("ALTER TABLE agent_sessions RENAME COLUMN title TO secret_title")
+    assert "chatd_errors_total 0.0\n" in await read(chat)
     problem = await chat.call("GET", "/agent/sessions", 500)
     assert problem["code"] == "internal"
     assert "secret" not in json.dumps(problem)
+    assert "chatd_errors_total 1.0\n" in await read(chat)

@@ -32,6 +32,7 @@ from chatd.logs import (
 from chatd.parsing import place_of
 from chatd.uncaught import LoopErrors
 from tests.chat_client import Chat, until
+from tests.conftest import execute
 from tests.model_server import ModelServer, fails, says
 
 ODD = "a\r\n2026-01-01 INFO forged\x1b[2K\x9b31m\x85\u2028\u2029\u202e\ud800\x00"
@@ -239,3 +240,40 @@ async def test_what_a_request_starts_carries_its_id(chat: Chat, model: ModelServ
         (request_id, "session_id=sess-", "turn_id=turn-") for request_id in ("first", "first", "second")
     ]
     assert not any("canary" in line for line in logged)
+
+
+DISK_FULL = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER fail BEFORE INSERT ON agent_events EXECUTE FUNCTION fail();
+"""
+
+
+async def test_a_database_that_can_only_be_read_is_away_once(
+    chat: Chat, config: Config, model: ModelServer, logged: list[str]
+) -> None:
+    def told(word: str) -> int:
+        return sum(f" database {word}" in line for line in logged)
+
+    model.default = says(*"abcdefghij", delay=0.05)
+    async with chat.streaming("hi") as response:
+        await response.content.readuntil(b'"text"')
+        await execute(str(config.database_url), DISK_FULL)
+        await until(lambda: told("away") == 1)
+        await asyncio.sleep(2.5)  # others look meanwhile, and find it there
+        assert (told("away"), told("back")) == (1, 0)
+        await execute(str(config.database_url), "DROP TRIGGER fail ON agent_events")
+        assert b'"done"' in await response.read()
+    assert (told("away"), told("back")) == (1, 1)
+
+
+async def test_what_has_not_begun_is_not_handed_over(chat: Chat, config: Config, logged: list[str]) -> None:
+    conn = await asyncpg.connect(config.database_url)
+    async with conn.transaction():
+        await conn.execute("LOCK TABLE agent_turns")
+        posting = asyncio.create_task(chat.post("hi"))
+        await until(lambda: bool(chat.turns.running))
+        await chat.turns.drain()
+    await asyncio.gather(posting, return_exceptions=True)
+    await conn.close()
+    assert not [line for line in logged if "goes on with the next process" in line]

@@ -251,14 +251,14 @@ async def test_the_database_is_away(start: Start, postgres: Postgres, model: Mod
     await until(lambda: len(model.requests) == 1)
     await postgres.stop()
     go_on.set()
-    await until(lambda: chat.turns.journal.away_since is not None)
+    await until(lambda: chat.turns.journal.outage.since is not None)
     await asyncio.sleep(0.2)
     now = await scrape(chat)
     assert now("chatd_database_away") == 1
     assert now("chatd_uncommitted_characters") == 5
     assert 0.2 <= now("chatd_uncommitted_age_seconds") < 10
     await postgres.start(SETTINGS)
-    await until(lambda: chat.turns.journal.away_since is None)
+    await until(lambda: chat.turns.journal.outage.since is None)
     await until(lambda: not chat.turns.journal.pending_size)
     now = await scrape(chat)
     assert now("chatd_database_away") == now("chatd_uncommitted_age_seconds") == 0

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -10,7 +12,8 @@ import pytest
 from chatd import migrate as migrations
 from chatd.audit_queries import AuditQueries
 from chatd.connections import QUERIES
-from chatd.errors import ConfigError
+from chatd.database import connected
+from chatd.errors import ConfigError, StartError
 from chatd.migrate import migrate, pending, read_migrations, sha256
 from chatd.repo import Repo, open_repo
 from chatd.transfer_queries import TransferQueries
@@ -81,6 +84,41 @@ async def test_a_migration_waits_for_a_table_that_is_in_use(empty: str, monkeypa
     assert await migrating == ["0002_b.sql"]
     for each in (conn, other, third):
         await each.close()
+
+
+async def test_who_has_nothing_to_migrate_does_not_wait_for_who_has(
+    dsn: str, empty: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(migrations, "MAX_WAIT", 1.2)
+    caplog.set_level("INFO", "chatd")
+    for there in (dsn, empty):
+        conn, other = [await asyncpg.connect(there) for _ in range(2)]
+        await other.execute("SELECT pg_advisory_lock($1)", migrations.LOCK)
+        if there == dsn:
+            assert await asyncio.wait_for(migrate(conn), 1) == []
+        else:
+            with pytest.raises(StartError, match="is being migrated by another process"):
+                await asyncio.wait_for(migrate(conn), 5)
+            assert caplog.text.count("another process migrates the database") == 1
+            await other.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK)
+            assert await migrate(conn)
+        await conn.close()
+        await other.close()
+
+
+async def test_a_database_that_freezes_is_not_waited_for(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatd.database.STATEMENT_TIMEOUT", 0.5)
+    backend = None
+    try:
+        async with asyncio.timeout(3):
+            with pytest.raises(StartError, match="DATABASE_URL: the database does not answer"):
+                async with connected("DATABASE_URL", dsn) as conn:
+                    backend = conn.get_server_pid()
+                    os.kill(backend, signal.SIGSTOP)
+                    await conn.execute("SELECT 1")
+    finally:
+        if backend:
+            os.kill(backend, signal.SIGCONT)
 
 
 def test_a_changed_or_unknown_migration_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 
@@ -118,14 +119,16 @@ async def test_nothing_to_stop(chat: Chat) -> None:
     assert await stop(chat, session) == {"session_id": session, "stopped": False, "message_id": None}
 
 
-async def two_processes(start: Start, config: Config) -> tuple[Chat, Chat]:
-    return await start(), await start(data_dir=config.data_dir / "two")
+async def two_processes(start: Start, config: Config, **changes: Any) -> tuple[Chat, Chat]:
+    return await start(**changes), await start(data_dir=config.data_dir / "two", **changes)
 
 
-async def begun_elsewhere(start: Start, config: Config, model: ModelServer) -> tuple[Chat, Chat, str, list[Event]]:
+async def begun_elsewhere(
+    start: Start, config: Config, model: ModelServer, **changes: Any
+) -> tuple[Chat, Chat, str, list[Event]]:
     """Begin a turn at the first of two processes, and return them, its session and its events so far."""
     model.default = one_two
-    one, two = await two_processes(start, config)
+    one, two = await two_processes(start, config, **changes)
     session = (await begin(one))["session_id"]
     return one, two, session, await read_until_two(one, session)
 

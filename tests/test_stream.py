@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import Event, events, read_all, text_of
+from tests.token_provider import SECRET, bearer, token
 
 
 async def begin(chat: Chat, message: str = "hi") -> str:
@@ -236,3 +239,12 @@ async def test_deleting_a_session_stops_its_turn(chat: Chat, model: ModelServer)
     async with chat.turns.repo.connection() as conn:
         for table in ("sessions", "messages", "turns", "events"):
             assert await conn.fetchval(f"SELECT count(*) FROM agent_{table}") == 0
+
+
+async def test_the_test_stream_ends_with_the_token(start: Start) -> None:
+    chat = await start(auth="jwt", jwt_secret=SECRET)
+    expires = time.time() + 0.6
+    async with chat.client.get("/agent/stream-test", headers=bearer(token("alice", exp=expires))) as response:
+        numbers = (await response.read()).split(b"\n\n")[1:-1]
+    assert 1 <= len(numbers) < 9
+    assert all(datetime.fromisoformat(json.loads(frame[6:])["at"]).timestamp() < expires for frame in numbers)

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tests.conftest import Start
 from tests.model_server import USAGE, Exchange, ModelServer, fails, says
 from tests.otlp_receiver import Receiver, Span
 from tests.server_process import ServerProcess, run, serving
-from tests.test_stop import begin, silent, stop
+from tests.test_recovery import sql
+from tests.test_stop import begin, begun_elsewhere, silent, stop
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -249,3 +251,16 @@ async def test_without_an_endpoint_nothing_is_imported() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out.decode().strip() == "[]"
+
+
+async def test_a_turn_that_is_taken_to_be_stopped_is_not_in_the_stoppers_trace(
+    start: Start, config: Config, receiver: Receiver, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    monkeypatch.setattr("chatd.turns.OBEY_TIMEOUT", 0.3)
+    one, two, session, _ = await begun_elsewhere(start, config, model, otlp_endpoint=receiver.url)
+    await sql(one, "UPDATE agent_turns SET boot_id = $1, epoch = 2", uuid.uuid4())  # hangs somewhere, lease and all
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    assert (await two.call("POST", f"/agent/chat/stop/{session}", headers=headers))["stopped"]
+    await until(lambda: any(span.attributes["chatd.turn.outcome"] == "stopped" for span in receiver.turns()))
+    assert not [span for span in receiver.spans if span.trace == TRACE]

@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import termios
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ import pytest
 
 from chatd.audit_key import AuditKey
 from chatd.errors import StartError
+from chatd.exporting import count_messages, export, find_owners
 from chatd.importing import import_file, open_export
 from chatd.repo import open_repo
+from chatd.transfer import open_output, telling_of_patience
 from chatd.transfer_format import MAX_LINE
 from tests.chat_client import Chat
 from tests.conftest import NUMBERS, Start, execute
@@ -41,8 +46,10 @@ SELECT 'msg-' || lpad(to_hex(s * 1000000::bigint + m), 32, '0'), 'sess-' || lpad
     m || repeat(' a word', {words})
 FROM generate_series(1, {sessions}) AS s, generate_series(1, {messages}) AS m;
 """
-
-
+THINK = """
+UPDATE agent_messages SET content_blocks =
+    jsonb_build_array(jsonb_build_object('type', 'thinking', 'thinking', repeat(' a word', {words})))
+"""
 MORE_MEMORY = 40  # MiB, than what it takes to do nothing
 
 
@@ -219,6 +226,38 @@ async def test_the_audit_tells_of_it(chat: Chat, own: Command) -> None:
     assert (await check(chat.turns.repo)).findings == []
 
 
+async def test_the_audit_tells_of_an_export_of_who_has_nothing(chat: Chat, own: Command) -> None:
+    assert lines_of(await own.export("--owner", "nobody"))[1:] == [end(0, 0)]
+    (begun, ok) = [entry for entry in actions(await entries(chat)) if entry[0] == "export"]
+    assert begun == ("export", AuditKey(KEY).owner_id("nobody"), "begun")
+    assert ok == ("export", AuditKey(KEY).owner_id("nobody"), "ok")
+
+
+async def test_what_is_counted_for_the_bar(chat: Chat, own: Command) -> None:
+    async with open_repo(own.dsn, 1) as repo:
+        counted = [await count_messages(repo, await find_owners(repo, name)) for name in (None, "alice", "nobody")]
+        assert counted == [8, 6, 0]
+        conn = await asyncpg.connect(own.dsn)
+        async with conn.transaction():
+            await conn.execute("LOCK agent_sessions")
+            assert await count_messages(repo, [None]) is None
+        await conn.close()
+        assert await count_messages(repo, [None]) == 8
+
+
+async def test_two_exports_to_one_file(own: Command, tmp_path: Path) -> None:
+    await fill(own.dsn, 5, 100)
+    path = tmp_path / "export.jsonl"
+    with pytest.raises(ZeroDivisionError), open_output(path) as fails:
+        fails.write(b"half")
+        with open_output(path) as other:
+            fails.write(b" of it")
+            other.write(await own.export())
+        raise ZeroDivisionError
+    assert lines_of(path.read_bytes())[-1] == end(5, 500)
+    assert [p.name for p in tmp_path.glob("export*")] == ["export.jsonl"]
+
+
 async def test_a_file_is_in_its_place_once_it_is_whole(chat: Chat, own: Command, tmp_path: Path) -> None:
     path = tmp_path / "export.jsonl"
     path.write_text("yesterday's")
@@ -290,6 +329,59 @@ async def test_a_bar_where_somebody_looks_on(own: Command) -> None:
     assert lines_of(out)[-1] == end(3, 30)
     assert "100%|" in shown or "0%|" in shown
     assert " messages/s]" in shown
+
+
+async def test_a_command_migrates_nothing(other: Command) -> None:
+    """A server of the version before may run on it."""
+    for undo in (
+        "DELETE FROM agent_migrations WHERE name = (SELECT max(name) FROM agent_migrations)",
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+    ):
+        await execute(other.dsn, undo)
+        before = await value_of(other.dsn, "SELECT count(*) FROM pg_class")
+        for command in (["export"], ["import"], ["audit", "verify"], ["erase", "--owner", "alice"]):
+            status, out, said = await other.run(*command, given=file_of(WHOLE))
+            assert (status, out, said.count("\n")) == (1, b"", 1)
+            assert "migrations are pending: run `chatd migrate`" in said
+        assert await value_of(other.dsn, "SELECT count(*) FROM pg_class") == before
+
+
+async def test_a_reader_that_stands_still_holds_no_snapshot_for_ever(
+    own: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.transfer_queries.PATIENCE", 0.3)
+    await fill(own.dsn, 2, 10)
+    with pytest.raises(StartError, match="has waited for a pipe"):
+        async with (
+            open_repo(own.dsn, 1) as repo,
+            telling_of_patience(),
+            aclosing(export(repo, AuditKey(KEY), [None], Counter())) as pieces,
+        ):
+            async for _ in pieces:
+                time.sleep(0.6)  # noqa: ASYNC251  # as a write to a pipe does
+
+
+async def test_a_file_that_stands_still_holds_no_locks_for_ever(
+    other: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.transfer_queries.PATIENCE", 0.3)
+    file = open_export(BytesIO(file_of(WHOLE)), lambda _: time.sleep(0.6))
+    with pytest.raises(StartError, match="has waited for a pipe"):
+        async with open_repo(other.dsn, 1) as repo, telling_of_patience():
+            await import_file(repo, AuditKey(KEY), file)
+    assert await other.tables() == [[], []]
+
+
+async def test_two_imports_at_once(other: Command) -> None:
+    conn = await asyncpg.connect(other.dsn)
+    async with conn.transaction():
+        await conn.execute(f"INSERT INTO agent_sessions (id, owner, character_id) VALUES ('{ONE}', 'alice', 7)")
+        importing = asyncio.create_task(other.load(file_of(WHOLE)))
+        async with asyncio.timeout(20):
+            while not await value_of(other.dsn, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.02)
+    await conn.close()
+    assert await importing == "imported sessions: 1, messages: 0, there already: 1"
 
 
 async def test_a_killed_import_is_done_again(own: Command, other: Command) -> None:
@@ -440,11 +532,16 @@ async def test_a_session_of_another_owner_is_refused(other: Command) -> None:
     assert await other.tables() == before
 
 
-@pytest.mark.parametrize(("sessions", "messages", "words"), [(1, 15_000, 600), (1500, 1, 6000), (1, 60, 150_000)])
+@pytest.mark.parametrize(
+    ("sessions", "messages", "words", "thoughts"),
+    [(1, 15_000, 600, 0), (1500, 1, 6000, 0), (1, 60, 150_000, 0), (1, 400, 1, 40_000)],
+)
 async def test_memory_does_not_grow_with_what_is_exported(
-    own: Command, other: Command, tmp_path: Path, sessions: int, messages: int, words: int
+    own: Command, other: Command, tmp_path: Path, sessions: int, messages: int, words: int, thoughts: int
 ) -> None:
     await fill(own.dsn, sessions, messages, words)
+    if thoughts:
+        await execute(own.dsn, THINK.format(words=thoughts))
     path = tmp_path / "export.jsonl"
     few = await peak(own, "export", "--owner", "nobody")
     many = [await peak(own, "export", "--output", str(path)), await peak(other, "import", str(path))]

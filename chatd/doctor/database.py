@@ -1,14 +1,11 @@
 """The database as chatd would use it: reached, new enough, migrated, durable, with the rights and the room it takes."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from chatd.config import Config
-from chatd.database import connected
+from chatd.database import connected, reach_database
 from chatd.doctor.findings import Finding, Findings, failed, warning
-from chatd.embedded import open_postgres
-from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError
 from chatd.migrate import find_pending
 from chatd.models import ServerState
@@ -23,7 +20,7 @@ async def check_database(config: Config) -> Findings:
     if config.database_url is None and not (config.data_dir / "postgres" / "pgdata").exists():
         yield Finding("database", "the embedded PostgreSQL, which is made at the first start")
         return
-    async with reached(config) as dsn:
+    async with reach_database(config, sharing=True) as dsn:
         async with connected("DATABASE_URL", dsn) as conn:
             version = conn.get_server_version()
         async with open_repo(dsn, 1) as repo:
@@ -35,17 +32,6 @@ async def check_database(config: Config) -> Findings:
     if config.migrate_url is not None:
         async with connected("CHATD_MIGRATE_URL", config.migrate_url) as conn:
             yield Finding("migrating role", str(await conn.fetchval("SELECT current_user")))
-
-
-@asynccontextmanager
-async def reached(config: Config) -> AsyncIterator[str]:
-    """Yield the database's DSN; the embedded one is a running server's, or is started for a while."""
-    directory = config.data_dir / "postgres"
-    if dsn := config.database_url or find_running(directory):
-        yield dsn
-        return
-    async with open_postgres(directory) as dsn:
-        yield dsn
 
 
 async def look_at_migrations(config: Config, repo: Repo, state: ServerState) -> Finding:

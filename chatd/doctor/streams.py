@@ -83,7 +83,8 @@ def look_at_upstream(version: str) -> Finding:
     if version == "1.1":
         return Finding("upstream", "the proxy speaks HTTP/1.1 to chatd")
     detail = f"the proxy speaks HTTP/{version} to chatd: a chatd that dies looks like the end of an answer"
-    return failed("upstream", detail, 'nginx: proxy_http_version 1.1; proxy_set_header Connection "";')
+    advice = "nginx, in the `server` block: proxy_http_version 1.1; proxy_set_header Connection close;"
+    return failed("upstream", detail, advice)
 
 
 def look_at_compression(encoding: str) -> Finding:

@@ -7,8 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.background import wait_for
 from chatd.handlers.stream import open_stream
-from chatd.keys import CALLER, CONFIG
+from chatd.keys import CALLER, CONFIG, TURNS
 from chatd.quotas import hold_stream
 from chatd.sse import Stream, encode
 
@@ -36,23 +37,34 @@ async def send_test(stream: Stream, request: web.Request, silence: float) -> Non
     await stream.write(event(type="request", http_version=version, heartbeat=heartbeat, silence=silence))
     for number in range(1, NUMBERS + 1):
         await asyncio.sleep(PAUSE)
+        if is_over(stream):
+            break
         await stream.write(event(type="number", number=number, at=datetime.now(UTC).isoformat()))
     await be_silent(stream, silence)
-    if not stream.expired:
+    if stream.expired:
+        return
+    if is_over(stream):
+        await stream.ask_back()
+    else:
         await stream.write(event(type="end"))
 
 
 async def be_silent(stream: Stream, seconds: float) -> None:
-    """Write heartbeats when they are due, and nothing else, for so long or until the caller's token expires."""
+    """Write heartbeats when they are due, and nothing else, for so long or until the test is over before its time."""
     due = asyncio.Event()
     stream.on_silence = due.set
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while not stream.expired:
-                await due.wait()
-                due.clear()
-                if not stream.expired:
+            while not is_over(stream):
+                await wait_for(due, PAUSE)
+                if due.is_set() and not is_over(stream):
                     await stream.write(b"")
+                due.clear()
+
+
+def is_over(stream: Stream) -> bool:
+    """Tell whether the caller's token has expired or the server drains."""
+    return stream.expired or stream.request.app[TURNS].draining
 
 
 def event(**data: Any) -> bytes:

@@ -68,8 +68,14 @@ async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) 
     assert await site.machine.sh(files) == ""
 
 
-async def test_a_database_that_knows_it_by_its_user_lets_it_in(site: Site) -> None:
+async def test_what_was_exported_moves_to_a_database_that_knows_it_by_its_user(site: Site) -> None:
+    session_id = await ask(site)
+    await site.machine.sh(f"systemctl stop {UNITS}; {site.admin} export >{EXPORT}")
     await site.machine.sh(PEER)
-    assert "0 FAILED" in await site.machine.sh(f"{site.admin} doctor")
+    await site.machine.sh(f"{site.admin} migrate")
+    assert "sessions: 1" in await site.machine.sh(f"{site.admin} import <{EXPORT}")
+    await look(site)
+    await site.machine.sh(f"systemctl start {UNITS}")
+    await site.get(f"/agent/chat/history/{session_id}")
     refused = f"CREDENTIALS_DIRECTORY={CREDENTIALS} {site.program} migrate"
     assert 'Peer authentication failed for user "chatd"' in await site.machine.sh(refused, check=False)

@@ -4,7 +4,7 @@ import json
 
 from chatd.config import SECRETS
 from tests.deploy.machine import Machine
-from tests.deploy.site import API_KEY, CREDENTIALS, URL, Site, check_whole, configure, install, told
+from tests.deploy.site import API_KEY, CREDENTIALS, ENV, URL, Site, check_whole, configure, install, told
 from tests.faults.counting_model import CountingModel
 
 PRIORITIES = {"error": "3", "warning": "4", "info": "6"}
@@ -73,7 +73,8 @@ async def test_secrets_are_in_no_environment_and_nothing_that_is_told(site: Site
     assert "listening on" in told_of
     assert not [secret for secret in secrets if secret in told_of]
     assert not [name for name in SECRETS if f"\n{name}=" in told_of]
-    assert await site.machine.sh(f"stat --format=%U:%a {CREDENTIALS} {CREDENTIALS}/*") == "root:700\nroot:600\nroot:600"
+    modes = await site.machine.sh(f"stat --format=%U:%a {ENV} {CREDENTIALS} {CREDENTIALS}/*")
+    assert modes.splitlines() == ["root:600", "root:700", "root:600", "root:600"]
 
 
 async def test_the_journal_has_its_lines_with_their_priorities(site: Site) -> None:

@@ -23,7 +23,7 @@ install -m 644 -D deploy/chatd.sysusers /usr/lib/sysusers.d/chatd.conf && system
 install -m 644 chatd.service deploy/chatd.socket /etc/systemd/system/
 install deploy/chatd-admin /usr/local/sbin/
 install -m 700 -d /etc/chatd/credentials
-install -m 644 deploy/chatd.env /etc/chatd/
+install -m 600 deploy/chatd.env /etc/chatd/
 install -m 644 deploy/nginx.conf /etc/nginx/sites-available/chatd
 (umask 077; openssl rand -hex 32 > /etc/chatd/credentials/chatd_jwt_secret)
 systemctl daemon-reload

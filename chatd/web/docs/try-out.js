@@ -60,7 +60,7 @@ const encodePath = (text) => text.split("/").map(encodeURIComponent).join("/");
 /** Send a request and show its answer, until it ends or is cut. */
 async function exchange({ url, options }, { send, cut, answer }) {
   const life = new AbortController();
-  cut.addEventListener("click", () => life.abort(), { once: true });
+  cut.onclick = () => life.abort();
   answer.hidden = cut.hidden = false;
   send.disabled = true;
   try {
@@ -81,6 +81,6 @@ async function read(response, answer) {
     answer.append(pretty(await response.json()));
     return;
   }
-  const text = response.body?.pipeThrough(new TextDecoderStream()) ?? [];
-  for await (const piece of text) answer.append(piece);
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader(); // Safari can't `for await` a stream
+  for (let part = await reader?.read(); part && !part.done; part = await reader.read()) answer.append(part.value);
 }
