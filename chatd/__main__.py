@@ -45,34 +45,41 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="chatd", description="Durable LLM chat over plain HTTP.")
     parser.add_argument("--version", action="version", version=f"chatd {__version__}")
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, summary: str, run: Callable[..., object], among: Any = names) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = among.add_parser(name, help=summary, description=run.__doc__)
-        added.set_defaults(run=run)
-        return added
-
-    command("serve", "migrate the database, then serve until SIGTERM", serve.serve)
-    command("migrate", "migrate the database and exit", commands.migrate)
-    doctor = command("doctor", "check settings, database and model, or a deployed server", run_doctor)
+    add_command(names, "serve", "migrate the database, then serve until SIGTERM", serve.serve)
+    add_command(names, "migrate", "migrate the database and exit", commands.migrate)
+    doctor = add_command(names, "doctor", "check settings, database and model, or a deployed server", run_doctor)
     doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="of a server, as its clients call it")
-    token = command("token", "print a token, for development", commands.token)
+    token = add_command(names, "token", "print a token, for development", commands.token)
     token.add_argument("--sub", required=True, metavar="NAME", help="the subject: who the token speaks for")
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")
     token.add_argument("--ttl", type=float, default=3600, metavar="SECONDS", help="how long it is accepted (3600)")
     token.add_argument("--admin", action="store_true", help="give it the role admin")
+    add_data_commands(names)
+    return parser
+
+
+def add_data_commands(names: Any) -> None:
+    """Add the commands about what is kept: the audit, a person's data, files."""
     audit = names.add_parser("audit", help="check the audit, or delete what is old in it")
     actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
-    command("verify", "check that nothing was changed, taken out or put in", commands.verify_audit, actions)
-    pruning = command("prune", "delete the entries from before a date", commands.prune_audit, actions)
+    add_command(actions, "verify", "check that nothing was changed, taken out or put in", commands.verify_audit)
+    pruning = add_command(actions, "prune", "delete the entries from before a date", commands.prune_audit)
     pruning.add_argument("--before", required=True, type=date, metavar="DATE", help="2026-11-23, say, or with a time")
-    erasing = command("erase", "delete all of a person's data", commands.erase_owner)
+    erasing = add_command(names, "erase", "delete all of a person's data", commands.erase_owner)
     erasing.add_argument("--owner", required=True, type=subject, metavar="NAME", help="the subject of their tokens")
-    exporting = command("export", "write sessions with their messages to a file, or stdout", transfer.export_sessions)
+    summary = "write sessions with their messages to a file, or stdout"
+    exporting = add_command(names, "export", summary, transfer.export_sessions)
     exporting.add_argument("--owner", type=subject, metavar="NAME", help="those of one owner, not of all")
     exporting.add_argument("--output", type=Path, metavar="FILE", help="where to, once all of it is there (stdout)")
-    importing = command("import", "add the sessions of an export that are not there yet", transfer.import_sessions)
+    summary = "add the sessions of an export that are not there yet"
+    importing = add_command(names, "import", summary, transfer.import_sessions)
     importing.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what export has written (stdin)")
-    return parser
+
+
+def add_command(names: Any, name: str, summary: str, run: Callable[..., object]) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = names.add_parser(name, help=summary, description=run.__doc__)
+    added.set_defaults(run=run)
+    return added
 
 
 def date(text: str) -> datetime:
