@@ -106,6 +106,10 @@ async def test_the_policy_stops_what_is_loaded_from_elsewhere(page: ChatPage, wa
         await until(partial(watch.has_heard, f"policy violated: {directive}"))
 
 
+# Milliseconds. A million characters without a place to break are laid out in one go: 1.5 to 2.7 s on two slow cores, of
+# which rendering is less than half a second.
+LONGEST_TASK = 5000
+
 HEAVY = {
     "backticks": "`" * 1_000_000,
     "backticks and words": "`a ``b " * 60_000,
@@ -137,7 +141,7 @@ async def test_the_page_stays_usable(page: ChatPage, model: ModelServer, watch: 
     )
     await page.send("Do your worst.")
     await page.has_ended(2, timeout=60)
-    assert max(await page.evaluate("window.tasks")) < 2000
+    assert max(await page.evaluate("window.tasks")) < LONGEST_TASK
     begin = time.monotonic()
     await page.write("still here")
     await expect(page.by("send")).to_be_enabled()
