@@ -106,7 +106,7 @@ async def test_the_policy_stops_what_is_loaded_from_elsewhere(page: ChatPage, wa
         await until(partial(watch.has_heard, f"policy violated: {directive}"))
 
 
-# Milliseconds. A million characters without a place to break are laid out in one go: 1.5 to 2.7 s on two slow cores, of
+# Milliseconds. A million characters without a place to break are laid out in one go: 2.1 to 2.7 s on two slow cores, of
 # which rendering is less than half a second.
 LONGEST_TASK = 5000
 
