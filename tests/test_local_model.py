@@ -33,12 +33,25 @@ async def test_a_real_model_answers(local: Chat) -> None:
 
 
 async def test_a_prompt_of_any_length_is_fitted_to_its_window(local: Chat) -> None:
-    answer = await local.post("What is the capital of Österreich? " * 250)
-    assert answer["message"]["status"] == "complete"
-    usage = answer["message"]["token_usage"]
+    usage = await told_usage(local, "What is the capital of France? " * 300)
     assert 1000 < usage["input_tokens"] + usage["cache_read_input_tokens"] <= PROMPT_TOKENS
-    emoji = await local.post("😀" * 10_000)  # llama.cpp tells no usage of a prompt where an emoji is the first word
-    assert emoji["message"]["status"] == "complete"
+    for characters in ("Ö", "😀"):
+        answer = await local.post(characters * 10_000)
+        assert answer["message"]["status"] == "complete"
+
+
+async def told_usage(local: Chat, text: str) -> dict[str, int]:
+    """Ask until the model tells what it read.
+
+    llama.cpp leaves `message_start` out where the answer's first token is a part of a character.
+    """
+    for _ in range(5):
+        answer = await local.post(text)
+        assert answer["message"]["status"] == "complete"
+        usage: dict[str, int] = answer["message"]["token_usage"]
+        if "input_tokens" in usage:
+            return usage
+    raise AssertionError("no answer told of its prompt's tokens")
 
 
 async def test_its_server_is_started_again_and_takes_its_key_only(config: Config) -> None:
