@@ -131,6 +131,8 @@ class Connections:
         self.waiting += 1
         try:
             conn = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        except asyncpg.PostgresError as error:  # turned away at the door: another password, a database that is renamed
+            raise Unavailable from error
         finally:
             self.waiting -= 1
             self.metrics.wait.observe(time.monotonic() - begun)
@@ -167,5 +169,5 @@ class Connections:
                     await conn.execute("SELECT 1")
             finally:
                 conn.terminate()
-        except AWAY as error:
+        except (*AWAY, asyncpg.PostgresError) as error:
             raise Unavailable from error

@@ -5,16 +5,22 @@ import os
 import signal
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from chatd.config import Config
 from chatd.embedded import SETTINGS, Postgres, open_postgres
 from tests.chat_client import Chat
-from tests.conftest import Start
+from tests.conftest import Start, execute
 from tests.model_server import ModelServer, says
 from tests.sse_client import Event, events, text_of
+from tests.test_metrics import read
 from tests.token_provider import SECRET, bearer, token
+
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guest'"
+CLOSE, OPEN = (f"ALTER DATABASE {{0}} ALLOW_CONNECTIONS {whether}" for whether in ("false", "true"))
 
 
 async def test_a_stream_pauses_while_the_database_is_away_and_completes(
@@ -53,6 +59,39 @@ async def check_unavailable(chat: Chat, session: str) -> None:
         assert response.status == 503
         assert (await response.json())["checks"]["database"] == "unavailable"
     await chat.call("GET", "/healthz")
+
+
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [
+        (["ALTER ROLE guest NOLOGIN", TERMINATE], ["ALTER ROLE guest LOGIN"]),
+        ([CLOSE, TERMINATE], [OPEN]),
+        ([CLOSE, TERMINATE, "ALTER DATABASE {0} RENAME TO gone"], ["ALTER DATABASE gone RENAME TO {0}", OPEN]),
+    ],
+)
+async def test_a_database_that_turns_everybody_away_is_away(
+    start: Start, cluster: str, dsn: str, model: ModelServer, away: list[str], back: list[str]
+) -> None:
+    name = urlsplit(dsn).path[1:]
+    await execute(cluster, "CREATE ROLE guest LOGIN SUPERUSER")
+    try:
+        chat = await start(database_url=dsn.replace("//chatd@", "//guest@"))
+        pieces = [f"{n} " for n in range(100)]
+        model.default = says(*pieces, delay=0.01)
+        session = (await chat.session())["session_id"]
+        async with chat.streaming("hi", session) as response:
+            coming = events(response)
+            received = [await anext(coming)]
+            for sql in away:
+                await execute(cluster, sql.format(name))
+            await check_unavailable(chat, session)
+            for sql in back:
+                await execute(cluster, sql.format(name))
+            received += [event async for event in coming]
+        assert text_of(received) == "".join(pieces)
+        assert "chatd_errors_total 0.0\n" in await read(chat)
+    finally:
+        await execute(cluster, f"{TERMINATE}; DROP ROLE guest")
 
 
 async def test_attaching_while_the_database_is_away_waits_for_it(start: Start, postgres: Postgres) -> None:
