@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from chatd.events import log_event
@@ -49,8 +50,16 @@ class Course:
         self.first_content = self.now() - self.begun
         self.metrics.turns.first_content.observe(self.first_content)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the block's time as waited for the next attempt, however it ends."""
+        begun = self.now()
+        try:
+            yield
+        finally:
+            self.waited += self.now() - begun
+
     def retry(self, attempt: int, delay: float, reason: str) -> None:
-        self.waited += delay
         self.metrics.turns.retries.labels(reason).inc()
         message = "attempt %(attempt)d in %(delay_seconds)g s after %(reason)s"
         log_event(logger, logging.INFO, "turn.retry", message, attempt=attempt, delay_seconds=delay, reason=reason)
@@ -68,6 +77,7 @@ class Course:
             self._end_span("lost")
 
     def fail(self, what: str, error: BaseException) -> None:
+        self.metrics.errors.inc()
         log_event(logger, logging.ERROR, "turn.failed", what, error=error)
 
     def give_up(self, error: BaseException) -> None:

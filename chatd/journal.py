@@ -145,6 +145,7 @@ class Journal:
         try:
             await self.commit(self._take())
         except Exception:
+            self.metrics.errors.inc()
             logger.exception("events can't be written, giving up their turns")
             written, self.writing = self.writing, {}
             for log in written:

@@ -107,7 +107,8 @@ class TurnMetrics:
 class JournalMetrics:
     """The way of text to the database, and from there to those who read."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, errors: Counter) -> None:
+        self.errors = errors
         self.pieces = Tally("chatd_pieces", "Pieces of text from the model.", registry)
         self.rows = Histogram("chatd_commit_rows", "Events in a group commit.", buckets=ROWS, registry=registry)
         self.duration = Histogram(
@@ -186,7 +187,6 @@ class HttpMetrics:
         self.requests = Counter(
             "chatd_http_requests", "Requests that were answered.", ["method", "route", "status"], registry=registry
         )
-        self.errors = Counter("chatd_errors", "Requests that failed in an unexpected way.", registry=registry)
         self.duration = Histogram(
             "chatd_http_request_duration_seconds",
             "From a request to its answer, but for streams.",
@@ -205,7 +205,8 @@ class Metrics:
 
     def __init__(self, model: str = "", prices: Mapping[str, Price] | None = None) -> None:
         registry = self.registry = CollectorRegistry()
-        self.turns, self.journal = TurnMetrics(registry), JournalMetrics(registry)
+        self.errors = Counter("chatd_errors", "What failed in an unexpected way.", registry=registry)
+        self.turns, self.journal = TurnMetrics(registry), JournalMetrics(registry, self.errors)
         self.model = ModelMetrics(registry, model, prices or {})
         self.database, self.http = DatabaseMetrics(registry), HttpMetrics(registry)
         self.lag = Histogram(

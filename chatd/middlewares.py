@@ -51,7 +51,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionError:
         raise
     except Exception as error:
-        request.app[METRICS].http.errors.inc()
+        request.app[METRICS].errors.inc()
         if request.writer is not None and request.writer.output_size:
             raise
         failed = "unexpected failure of a %(method)s"

@@ -214,7 +214,8 @@ class Run:
             "reason": reason,
         }
         self.log.add_event(event)
-        await asyncio.sleep(delay)
+        with self.course.waiting():
+            await asyncio.sleep(delay)
 
     async def _finish(self, failure: str | None) -> None:
         """End the turn in the database, with all that is not yet there, then tell its readers; raises Lost."""

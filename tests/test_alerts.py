@@ -212,8 +212,11 @@ LOUD: dict[str, tuple[dict[str, str], str]] = {
     "ChatdFull": ({'chatd_limits_reached_total{instance="a",limit="process_turns"}': "0+1x120"}, "5"),
     "ChatdOpenFiles": ({'process_open_fds{job="chatd",instance="a"}': "1000x120"}, "97.66%"),
 }
-FAILED_TURNS = {'chatd_turns_total{instance="a",outcome="failed",code="internal"}': "0x25 5x95"}
-CAUSES = [(alert, *how) for alert, how in LOUD.items()] + [("ChatdErrors", FAILED_TURNS, "5")]
+FEW_TURNS = {  # one in six minutes, and all of them fail
+    'chatd_turns_total{instance="a",outcome="failed",code="upstream_cut"}': "0x5 1x5 2x5 3x5 4x5 5x5 6x95",
+    'chatd_turns_total{instance="a",outcome="done",code="ok"}': "0x120",
+}
+CAUSES = [(alert, *how) for alert, how in LOUD.items()] + [("ChatdTurnsFailing", FEW_TURNS, "100%")]
 
 
 def run_rules(tmp_path: Path, inputs: dict[str, str], expected: dict[str, list[dict[str, Any]]]) -> None:

@@ -18,7 +18,7 @@ UNITS = (SERVICE, ROOT / "deploy/chatd.socket")
 ENVIRONMENT = ROOT / "deploy/chatd.env"
 MAX_EXPOSURE = 1.5
 # What a command of root's has in common with the service.
-SAME = ("User", "Group", "UMask", "LimitNOFILE", "Environment", "EnvironmentFile", "StateDirectory")
+SAME = ("User", "Group", "UMask", "Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode")
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -79,17 +79,7 @@ def test_root_gets_the_command_that_the_service_is_with_every_secret() -> None:
     admin = (ROOT / "deploy/chatd-admin").read_text()
     (names,) = re.findall(r"^for name in (.*); do$", admin, re.MULTILINE)
     assert sorted(names.split()) == sorted(secret.lower() for secret in SECRETS)
-    for directive in (
-        "User",
-        "Group",
-        "UMask",
-        "LimitNOFILE",
-        "StateDirectory",
-        "StateDirectoryMode",
-        "EnvironmentFile",
-    ):
-        assert re.findall(rf"--property={directive}=(\S+)", admin) == values(SERVICE, directive)
-    for directive in ("Environment", "EnvironmentFile"):
+    for directive in SAME:
         assert re.findall(rf"--property={directive}=(\S+)", admin) == values(SERVICE, directive)
 
 

@@ -189,9 +189,14 @@ async def test_room_for_connections_and_files(well: Config, durable: str) -> Non
         await conn.close()
 
 
-async def test_room_on_the_disk(tmp_path: Path) -> None:
-    for free, level in ((1 << 20, "FAILED"), (500 << 20, "warning"), (5 << 30, "ok")):
-        assert look_at_room(tmp_path, tmp_path, free, "chatd").level == level
+def test_room_on_the_disk() -> None:
+    for free, embedded, own in (
+        (1 << 20, "FAILED", "warning"),
+        (500 << 20, "warning", "ok"),
+        (5 << 30, "ok", "ok"),
+    ):
+        assert look_at_room("here", free, embedded=True).level == embedded
+        assert look_at_room("here", free, embedded=False).level == own
 
 
 async def test_clocks_that_differ(dsn: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import math
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from cryptography.x509.oid import NameOID
 
 from chatd.config import Config
 from chatd.doctor.command import check_deployed
+from chatd.doctor.streams import Heard, look_at_silence
+from chatd.handlers.stream_test import HEARTBEATS, MAX_SILENCE
+from chatd.keys import LIMITS
 from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.doctor import Said, ask_doctor, run_doctor
@@ -48,7 +52,7 @@ Proxy = Callable[..., AbstractAsyncContextManager[str]]
 @pytest.fixture
 async def guarded(start: Start, model: ModelServer) -> Chat:
     model.default = says(*(f"word {n} " for n in range(300)), delay=0.02)
-    return await start(auth="jwt", jwt_secret=SECRET, heartbeat=1)
+    return await start(auth="jwt", jwt_secret=SECRET, heartbeat=1, rate_streams=100)
 
 
 @pytest.fixture
@@ -189,6 +193,27 @@ async def test_redirects_are_not_followed(proxy: Proxy, config: Config) -> None:
         said = await doctor(config, url)
     assert said.bad() == {"stream": "FAILED"}
     assert "is answered with 307" in said.found["stream"][1]
+
+
+async def test_a_server_that_is_restarted_meanwhile(proxy: Proxy, guarded: Chat, config: Config) -> None:
+    async with proxy(configuration=RIGHT) as url:
+        asking = asyncio.create_task(doctor(config, url))
+        await until(lambda: bool(guarded.client.app and guarded.client.app[LIMITS].streams.held))
+        guarded.turns.draining = True
+        said = await asking
+    assert said.bad()["stream"] == "FAILED"
+    assert "restarted in the middle" in said.found["stream"][1]
+
+
+@pytest.mark.parametrize("heartbeat", [15, 40, 45, 60, 120, 600])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_heartbeats_are_counted(heartbeat: float, lost: int) -> None:
+    """The last one may be due just as the silence ends, and all come a little late."""
+    silence = min(HEARTBEATS * heartbeat, MAX_SILENCE)
+    heard = Heard(asked={"heartbeat": heartbeat, "silence": silence}, last=silence, cut=False)
+    sent = range(1, math.ceil(silence / heartbeat))
+    heard.pings = [n * heartbeat + 0.001 for n in sent][: len(sent) - lost]
+    assert look_at_silence(heard).level == ("FAILED" if lost and sent else "ok")
 
 
 async def test_a_model_that_fails(proxy: Proxy, guarded: Chat, model: ModelServer, config: Config) -> None:

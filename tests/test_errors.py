@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chat_client import Chat
+from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.test_metrics import read
 
@@ -235,3 +235,14 @@ async def test_nothing_of_an_unexpected_failure_leaks(chat: Chat) -> None:
     assert problem["code"] == "internal"
     assert "secret" not in json.dumps(problem)
     assert "chatd_errors_total 1.0\n" in await read(chat)
+
+
+@pytest.mark.parametrize(
+    "forbidden", ["agent_messages ADD CHECK (role <> 'assistant')", "agent_events ADD CHECK (seq < 2)"]
+)
+async def test_a_turn_that_can_not_be_written_is_counted(chat: Chat, forbidden: str) -> None:
+    async with chat.turns.repo.connection() as conn:
+        await conn.execute(f"ALTER TABLE {forbidden}")
+    async with chat.streaming("hi"):
+        await until(lambda: not chat.turns.running)
+    assert "chatd_errors_total 0.0\n" not in await read(chat)

@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from chatd.connections import Connection
+from chatd import __version__
+from chatd.connections import QUERIES, Connection
 from chatd.migrate import read_migrations
 from tests.conftest import execute
 
@@ -124,6 +125,11 @@ async def test_what_breaks_a_release_is_found(upgraded: Upgraded, migration: str
 def test_every_version_that_is_released_is_kept() -> None:
     assert set(RELEASED.findall((ROOT / "CHANGELOG.md").read_text())) <= set(VERSIONS)
     assert RELEASED.findall("## 0.2.0, not released\n## 0.1.0, 2026-12-01\n") == ["0.1.0"]
+
+
+def test_this_versions_queries_are_kept_as_they_are() -> None:
+    kept = {path.stem: path.read_text() for path in (RELEASES / __version__ / "queries").iterdir()}
+    assert kept == QUERIES, "make keep-release; after a release under the next version"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

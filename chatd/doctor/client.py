@@ -25,11 +25,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A part of a stream, and when it came (time.monotonic): an event, or (None) a comment."""
+    """A part of a stream, and when it came (time.monotonic): an event, or None.
+
+    None: a comment or, `goodbye`, how soon a client is to come back to the process that follows this one.
+    """
 
     at: float
     id: str
     event: Any
+    goodbye: bool = False
 
 
 class Client:
@@ -90,7 +94,8 @@ async def frames(response: aiohttp.ClientResponse) -> AsyncGenerator[Frame, None
             raise ValueError("an event is too large")
         for block in blocks:
             data = data_of(block).strip()
-            yield Frame(time.monotonic(), id_of(block), decode(data) if data else None)
+            goodbye = not data and block.startswith(b"retry:")
+            yield Frame(time.monotonic(), id_of(block), decode(data) if data else None, goodbye)
 
 
 def id_of(block: bytes) -> str:

@@ -8,7 +8,6 @@ import shutil
 import stat
 import tempfile
 from importlib.util import find_spec
-from pathlib import Path
 
 from chatd import __version__
 from chatd.audit_key import FILE, read_audit_key
@@ -26,10 +25,9 @@ SPARE_FILES = 100  # beside streams and connections to the database: the program
 
 async def check_settings(config: Config) -> Findings:
     """Tell what is configured; a mistake in it has ended the command by now."""
-    where = str(config.socket) if config.socket else f"{config.host}:{config.port}"
     database = "DATABASE_URL" if config.database_url else "embedded PostgreSQL"
     model = "the local one" if config.is_local_model else config.model
-    yield Finding("settings", f"auth {config.auth}, listens on {where}, database: {database}, model: {model}")
+    yield Finding("settings", f"auth {config.auth}, database: {database}, model: {model}")
 
 
 async def check_installed(config: Config) -> Findings:
@@ -82,7 +80,9 @@ async def check_data_directory(config: Config) -> Findings:
         reason = f"{user} can't write in {place}: {error.strerror}"
         yield failed("data directory", reason, f"run this as the user that runs chatd, who has to own {place}")
         return
-    yield look_at_room(config.data_dir, place, shutil.disk_usage(place).free, user)
+    detail = f"{config.data_dir}{'' if config.data_dir.absolute() == place else ', which is made at the first start'}"
+    free = shutil.disk_usage(place).free
+    yield look_at_room(f"{detail}: {user} may write there", free, embedded=config.database_url is None)
 
 
 def user_name() -> str:
@@ -92,12 +92,14 @@ def user_name() -> str:
         return str(os.geteuid())
 
 
-def look_at_room(directory: Path, place: Path, free: int, user: str) -> Finding:
-    made = "" if directory.absolute() == place else ", which is made at the first start"
-    detail = f"{directory}{made}: {user} may write there, {free / (1 << 30):.1f} GiB are free"
-    if free < LEAST_FREE:
+def look_at_room(detail: str, free: int, *, embedded: bool) -> Finding:
+    """Judge the room that is free where the embedded PostgreSQL is; one of its own has its disk elsewhere."""
+    detail = f"{detail}, {free / (1 << 30):.1f} GiB are free"
+    if not embedded and free < LEAST_FREE:
+        return warning("data directory", detail, "make room: keys and logs are kept there")
+    if embedded and free < LEAST_FREE:
         return failed("data directory", detail, "make room: PostgreSQL stops when its disk is full")
-    if free < FREE:
+    if embedded and free < FREE:
         return warning("data directory", detail, "make room before PostgreSQL stops for want of it")
     return Finding("data directory", detail)
 

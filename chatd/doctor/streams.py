@@ -30,9 +30,11 @@ class Heard:
     last: float = 0.0
     over: float = 0.0
     cut: bool = True
+    shut_down: bool = False
 
     def hear(self, frame: Frame) -> None:
         self.last = frame.at
+        self.shut_down |= frame.goodbye
         kind = frame.event["type"] if frame.event else "ping"
         if kind == "ping":
             self.pings.append(frame.at)
@@ -50,6 +52,9 @@ async def check_stream(client: Client) -> Findings:
     heard = await listen(client)
     if not heard.asked:
         yield failed("stream", "nothing of it arrives", "see what the proxy has logged about /agent/stream-test")
+        return
+    if heard.shut_down:
+        yield failed("stream", "chatd was shut down or restarted in the middle of it", "run this again")
         return
     for finding in judge(heard):
         yield finding
@@ -114,7 +119,7 @@ def look_at_silence(heard: Heard) -> Finding:
         detail = f"cut after {heard.over - heard.last:.1f} s without a byte; heartbeats come every {heartbeat:g} s"
         advice = f"nginx: proxy_read_timeout {5 * heartbeat:g}s; (five heartbeats); or lower CHATD_HEARTBEAT"
         return failed("idle time-out", detail, advice)
-    due = math.floor(silence / heartbeat)
+    due = math.ceil(silence / heartbeat) - 1  # one that is due just as the silence ends may not be sent
     gaps = [later - earlier for earlier, later in zip([began, *heard.pings], [*heard.pings, heard.last], strict=True)]
     if len(heard.pings) < due or max(gaps) > heartbeat + max(LATE, heartbeat / 2):
         detail = f"of {due} heartbeats {len(heard.pings)} came, {max(gaps):.1f} s apart at most"
