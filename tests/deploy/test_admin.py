@@ -79,3 +79,9 @@ async def test_what_was_exported_moves_to_a_database_that_knows_it_by_its_user(s
     await site.get(f"/agent/chat/history/{session_id}")
     refused = f"CREDENTIALS_DIRECTORY={CREDENTIALS} {site.program} migrate"
     assert 'Peer authentication failed for user "chatd"' in await site.machine.sh(refused, check=False)
+
+
+async def test_doctor_sees_the_limits_of_the_service(site: Site) -> None:
+    drop_in = "mkdir -p /etc/systemd/system/chatd.service.d && cat >/etc/systemd/system/chatd.service.d/files.conf"
+    await site.machine.sh(f"printf '[Service]\\nLimitNOFILE=1000\\n' | (umask 022; {drop_in}); systemctl daemon-reload")
+    assert "open files: 1000 are allowed" in await site.machine.sh(f"{site.admin} doctor")

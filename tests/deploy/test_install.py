@@ -1,6 +1,7 @@
 """From a bare Debian to an answer, and what the service is then."""
 
 import json
+import re
 
 from chatd.config import SECRETS
 from tests.deploy.machine import Machine
@@ -60,6 +61,12 @@ async def test_it_can_write_nothing_but_its_data_and_sees_no_home(site: Site) ->
         assert "No such file" in await site.machine.sh(f"{seen} cat {letter}", check=False)
     assert await site.machine.sh(f"{seen} touch /var/lib/chatd/written /tmp/written") == ""
     assert await site.machine.sh("stat --format=%a /var/lib/chatd") == "700"
+
+
+async def test_its_metrics_tell_of_the_process_in_its_sandbox(site: Site) -> None:
+    exposed = await site.machine.sh("curl --silent --unix-socket /run/chatd/http.sock http://localhost/metrics")
+    told_of = set(re.findall(r"^process_\w+", exposed, re.MULTILINE))
+    assert {"process_start_time_seconds", "process_open_fds", "process_max_fds"} <= told_of
 
 
 async def test_secrets_are_in_no_environment_and_nothing_that_is_told(site: Site) -> None:
