@@ -64,13 +64,28 @@ class OverlapSeam(Seam):
 
     def overlap(self) -> int:
         """Return how much of the end of the text is the beginning of what is held; the longest counts."""
-        head = self.held[:MIN_OVERLAP]
-        at = self.shown.find(head)
-        while at >= 0:
-            if self.held.startswith(self.shown[at:]):
-                return len(self.shown) - at
-            at = self.shown.find(head, at + 1)
-        return 0
+        size = longest_overlap(self.shown[-len(self.held) :], self.held)
+        return size if size >= MIN_OVERLAP else 0
+
+
+def longest_overlap(text: str, following: str) -> int:
+    """Return the length of the longest end of `text` that `following` begins with.
+
+    In linear time, whatever repeats itself in them: Knuth, Morris and Pratt, "Fast pattern matching in strings", 1977.
+    """
+    borders = [0]  # of each beginning of `following`: the longest shorter one that it ends with
+    size = 0
+    for char in following[1:]:
+        while size and following[size] != char:
+            size = borders[size - 1]
+        size += following[size] == char
+        borders.append(size)
+    size = 0
+    for char in text:
+        while size and (size == len(following) or following[size] != char):
+            size = borders[size - 1]
+        size += following[size] == char
+    return size
 
 
 def common_prefix(one: str, other: str) -> int:

@@ -1,8 +1,11 @@
 """The seam between a text and its continuation, however the continuation is cut into pieces."""
 
+import itertools
+import time
+
 import pytest
 
-from chatd.seam import OverlapSeam, PrefillSeam, Seam
+from chatd.seam import OverlapSeam, PrefillSeam, Seam, longest_overlap
 
 
 def join(seam: Seam, continuation: str, size: int) -> str:
@@ -56,3 +59,20 @@ LONG = "The quick brown fox jumps over the lazy dog and runs away."
 )
 def test_after_the_request_to_go_on(shown: str, continuation: str, expected: str, size: int) -> None:
     assert join(OverlapSeam(shown), continuation, size) == expected
+
+
+def longest(text: str, following: str) -> int:
+    return max(n for n in range(min(len(text), len(following)) + 1) if following.startswith(text[len(text) - n :]))
+
+
+def test_the_longest_overlap_of_words_of_two_letters() -> None:
+    words = ["".join(letters) for size in range(1, 6) for letters in itertools.product("ab", repeat=size)]
+    for text, following in itertools.product(words, words):
+        assert longest_overlap(text, following) == longest(text, following)
+
+
+def test_a_run_of_dashes_takes_no_time() -> None:
+    dashes = "-" * 262_144
+    begun = time.process_time()
+    assert join(OverlapSeam("Title\n" + dashes), dashes + " and on", 65_536) == " and on"
+    assert time.process_time() - begun < 1
