@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ANTHROPIC = "https://api.anthropic.com"
 CONNECT_TIMEOUT = 5.0
+CONNECTIONS = {"max_connections": 0, "max_keepalive_connections": 100}  # 0: no limit but CHATD_MAX_TURNS (None: 100)
 PLAIN = {"Accept-Encoding": "identity"}
 END_TIMEOUT = 0.1  # for the end of the body after the last event
 
@@ -57,7 +58,11 @@ class Llm:
         """Import the SDK, once, in a thread; callers wait for it together."""
         if self.importing is None:
             self.importing = asyncio.ensure_future(asyncio.to_thread(import_sdk))
-        self.sdk = await asyncio.shield(self.importing)
+        try:
+            self.sdk = await asyncio.shield(self.importing)
+        except Exception:  # out of files or memory, say: the next turn tries it again
+            self.importing = None
+            raise
 
     async def close(self) -> None:
         if self.importing is not None:
@@ -133,7 +138,10 @@ class Llm:
             self.client = self.sdk.AsyncAnthropic(
                 api_key=self.local.key if self.local else self.config.api_key or "none",
                 base_url=url,
-                http_client=self.sdk.DefaultAioHttpClient(trust_env=not is_local(url)),  # no proxy for this host
+                http_client=self.sdk.DefaultAioHttpClient(
+                    trust_env=not is_local(url),  # no proxy for this host
+                    limits=type(self.sdk.DEFAULT_CONNECTION_LIMITS)(**CONNECTIONS),
+                ),
                 max_retries=0,
                 timeout=self.sdk.Timeout(None, connect=CONNECT_TIMEOUT),  # the turn has clocks of its own
                 open_telemetry=False,
@@ -158,7 +166,9 @@ class Llm:
         return int(count.input_tokens)
 
     def classify(self, error: Exception) -> UpstreamError:
-        """Return what a failure of the SDK, of its transport or of the stream's format means."""
+        """Return what a failure of the SDK, of its transport or of the stream's format means; raises others."""
+        if self.sdk is None:
+            raise error
         if isinstance(error, self.sdk.APIStatusError):
             return from_status(error)
         if isinstance(error, self.sdk.APIConnectionError | OSError | TimeoutError | ConfigError):

@@ -185,7 +185,8 @@ class Run:
                         renewal = now() + idle / 20
                         clock.reschedule(renewal + idle)
         except TimeoutError as error:
-            raise UpstreamError("upstream_stalled") from error
+            if not self.reply.complete:  # else it was about the end of the body
+                raise UpstreamError("upstream_stalled") from error
 
     def _show(self, piece: str) -> None:
         if self.first_content_at is None:

@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import resource
+import sys
 import time
 from typing import Any
 
 import pytest
 
+from chatd.llm import END_TIMEOUT, Llm
+from chatd.prompt import Prompt
+from chatd.reply import Reply
 from tests.chat_client import Chat, until
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, Script, fails, says
@@ -447,6 +452,56 @@ async def test_nobody_waits_for_a_body_that_does_not_end(chat: Chat, model: Mode
     begun = time.monotonic()
     assert (await chat.post("hi"))["message"]["content"] == "Text"
     assert time.monotonic() - begun < 5
+
+
+async def test_an_answer_is_complete_though_its_time_is_over_before_its_body(start: Start, model: ModelServer) -> None:
+    async def open_ended(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.text("Text")
+        await exchange.event("message_stop")
+        await asyncio.sleep(10)
+
+    model.play([open_ended])
+    chat = await start(idle_timeout=END_TIMEOUT / 2)
+    received = await chat.stream("hi")
+    assert retries(received) == []
+    assert (text_of(received), received[-1].kind) == ("Text", "done")
+
+
+async def test_as_many_turns_at_once_as_are_allowed(start: Start, model: ModelServer) -> None:
+    """The SDK's own limit is a hundred connections or a thousand: what is over it would wait and be called stalled."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    model.default = silent
+    llm = (await start()).turns.llm
+    async with asyncio.TaskGroup() as asking:
+        asked = [asking.create_task(read(llm)) for _ in range(1100)]
+        await until(lambda: len(model.requests) == len(asked), 30)
+        for task in asked:
+            task.cancel()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def silent(exchange: Exchange) -> None:
+    await exchange.start()
+    await asyncio.sleep(60)
+
+
+async def read(llm: Llm) -> None:
+    async for _ in llm.stream(Prompt("", (("user", "hi"),)), Reply()):
+        pass
+
+
+async def test_an_sdk_that_can_not_be_imported_is_tried_again(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, model: ModelServer
+) -> None:
+    llm = chat.turns.llm
+    await llm.warm_up()
+    llm.sdk = llm.client = llm.importing = None
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "anthropic", None)
+        assert (await chat.stream("hi"))[-1].data["code"] == "internal"
+    assert (await chat.stream("hi"))[-1].kind == "done"
 
 
 async def test_a_stream_cut_at_every_byte(chat: Chat, model: ModelServer) -> None:
