@@ -49,11 +49,7 @@ class Beginning:
         """Begin the turn, `start` being the JSON of its first event; False: it has not begun."""
         refusal: BaseException | None = None
         try:
-            crash_point("before_begin")
-            self.quotas = await self._insert(request, start)
-            crash_point("after_begin")
-        except InDoubt as doubt:
-            refusal = None if await self._is_there(request, doubt) else doubt
+            await self._begin(request, start)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told, and it is raised below
             refusal = error
         self.made = refusal is None
@@ -62,6 +58,16 @@ class Beginning:
         if refusal and not isinstance(refusal, Exception):
             raise refusal
         return self.made
+
+    async def _begin(self, request: TurnRequest, start: str) -> None:
+        """Begin the turn; raises why it has not begun."""
+        try:
+            crash_point("before_begin")
+            self.quotas = await self._insert(request, start)
+            crash_point("after_begin")
+        except InDoubt as doubt:
+            if await self._undo(request, doubt):
+                raise
 
     async def _insert(self, request: TurnRequest, start: str) -> list[Quota]:
         for _ in range(SLOT_RACES):
@@ -79,15 +85,15 @@ class Beginning:
         else:
             self.told.set_exception(refusal)
 
-    async def _is_there(self, request: TurnRequest, doubt: InDoubt) -> bool:
-        """See to it that what the client is told, that nothing was written, is true; but for what others rely on.
+    async def _undo(self, request: TurnRequest, doubt: InDoubt) -> bool:
+        """See to it that nothing was written; False: the turn stays, since others rely on it.
 
-        The client is told when it is so, or when that takes too long.
+        The client is told so when it is so, or when that takes too long.
         """
         crash_point("before_abandon")
         telling = asyncio.get_running_loop().call_later(DOUBT_TIMEOUT, self._tell, doubt)
         try:
             abandon = self.repo.abandon_turn
-            return not await self.journal.insist(lambda: abandon(request, self.turn, doubt.backend))
+            return bool(await self.journal.insist(lambda: abandon(request, self.turn, doubt.backend)))
         finally:
             telling.cancel()

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from chatd.background import wait_for
-from chatd.errors import InDoubt, Unavailable
+from chatd.errors import InDoubt, StartError, Unavailable
 from chatd.metrics import DatabaseMetrics
 
 Connection = Any  # asyncpg ships no types
@@ -42,6 +42,8 @@ REFUSED = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# Of these, what a server says that has become a standby: its name may lead to the new primary by now.
+STANDBY = asyncpg.ReadOnlySQLTransactionError
 SETTINGS = {
     "application_name": "chatd",
     "synchronous_commit": "on",  # the promise: on disk before on screen
@@ -71,8 +73,19 @@ async def keep_session(_conn: Connection) -> None:
 
 @asynccontextmanager
 async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
-    """Open a pool of `size` connections."""
-    pool = await asyncpg.create_pool(
+    """Open a pool of `size` connections; raises StartError where they can't be had."""
+    pool = await create_pool(dsn, size)
+    try:
+        yield pool
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT)
+        except AWAY:  # to say goodbye takes a connection that works
+            pool.terminate()
+
+
+async def create_pool(dsn: str, size: int) -> Any:
+    creating = asyncpg.create_pool(
         dsn,
         min_size=size,  # a new connection in the middle of things costs 10 ms
         max_size=size,
@@ -84,12 +97,10 @@ async def open_pool(dsn: str, size: int) -> AsyncIterator[Any]:
         server_settings=SETTINGS,
     )
     try:
-        yield pool
-    finally:
-        try:
-            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT)
-        except AWAY:  # to say goodbye takes a connection that works
-            pool.terminate()
+        return await creating
+    except (*AWAY, asyncpg.PostgresError) as error:
+        reason = str(error).partition("\n")[0] or "no answer in time"
+        raise StartError(f"the database does not give {size} connections (CHATD_DB_POOL): {reason}") from error
 
 
 class Connections:
@@ -114,7 +125,7 @@ class Connections:
                 except AWAY as error:
                     if isinstance(error, asyncpg.InterfaceError) and not conn.is_closed():
                         raise RuntimeError("the connection is used wrongly") from error  # which no waiting mends
-                    if not isinstance(error, REFUSED):
+                    if not isinstance(error, REFUSED) or isinstance(error, STANDBY):
                         conn.terminate()  # nobody else is to get it: what it was asked for may be ended with it
                     raise
         except AWAY as error:

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from chatd.connections import QUERIES, Connection, open_pool
-from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
+from chatd.errors import CharacterForbidden, InDoubt, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
 from chatd.metrics import Metrics
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
@@ -37,7 +37,13 @@ class Repo(UpkeepQueries, TransferQueries):
         message_id: str,
         prompt: str | None,
     ) -> Session:
-        return Session(**await self._one("create_session", session_id, owner, character_id, title, message_id, prompt))
+        values = (session_id, owner, character_id, title, message_id, prompt)
+        try:
+            return Session(**await self._one("create_session", *values))
+        except InDoubt:  # once more: either it is there, or it is made now
+            with suppress(asyncpg.UniqueViolationError):
+                return Session(**await self._one("create_session", *values))
+            return await self.get_session(session_id, owner)
 
     async def get_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
         """Return a session; raises NotFound where it does not exist or is another owner's, unless any will do."""
