@@ -81,8 +81,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query=HistoryPage,
         tag="chat",
         description=(
-            "Without a cursor the latest ones. A page of huge messages ends after 32 MiB. For the page before, "
-            "ask again with `before` of the answer."
+            "Without a cursor the latest ones. A page of long messages ends after 4 MiB of text. For the page before, "
+            "ask again with `before` of the answer; with `after`, until a page is empty."
         ),
     ),
     ("POST", "/agent/chat/stop/{session_id}"): Operation(

@@ -94,8 +94,7 @@ async def read_window(repo: Repo, session_id: str, budget: int) -> tuple[str | N
         page = await repo.list_context(session_id, before, PAGE)
         if page and page[-1][1] == "system":
             system = page.pop()[2]
-        sendable = [row for row in page if row[1] == "user" or row[2].strip()]
-        window += [(*row, estimate_tokens(row[2])) for row in sendable]
+        window += [(*row, estimate_tokens(row[2])) for row in page if row[2].strip()]  # the API refuses blank ones
         used = sum(tokens for *_, tokens in window)
         if len(page) < PAGE:
             break

@@ -27,6 +27,7 @@ FORMAT, VERSION = "chatd export", 1
 MAX_LINE = 64 << 20  # bytes: many times the longest answer that a model gives
 MAX_REASON = 200
 ENDED = ("idle", "error")
+YEARS = range(1971, 5000)  # that a cursor of a list has the digits for
 
 
 class WrongLine(Exception):
@@ -39,11 +40,11 @@ class Moment(Time):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:
             moment = datetime.fromisoformat(value)
-            if moment.tzinfo is not None:
+            if moment.tzinfo is not None and moment.year in YEARS:
                 return moment.astimezone(UTC)
         except (TypeError, ValueError, OverflowError):
             pass
-        raise ValidationError("Must be a time with its offset, like 2026-11-24T15:10:57.885471Z.")
+        raise ValidationError("Must be a time with its offset, since 1971, like 2026-11-24T15:10:57.885471Z.")
 
 
 def text(**options: Any) -> fields.String:

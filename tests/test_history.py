@@ -69,7 +69,7 @@ async def test_a_page_ends_early_where_its_messages_are_huge(chat: Chat) -> None
     session = await fill(chat, 3)
     async with chat.turns.repo.connection() as conn:
         await conn.execute(
-            "UPDATE agent_messages SET content = content || repeat(' ', $2) WHERE session_id = $1", session, 17 << 20
+            "UPDATE agent_messages SET content = content || repeat(' ', $2) WHERE session_id = $1", session, 3 << 20
         )
     latest = await chat.history(session)
     assert contents(latest) == [1, 2]

@@ -464,6 +464,7 @@ MISPLACED = "a message of the session before it, another session or the end shou
         ([HEADER, session(1, status="thinking")], "line 2: status: Must be one of: idle, error."),
         ([HEADER, session(1, created_at="2026-11-25T12:00:00")], "line 2: created_at: Must be a time with its offset"),
         ([HEADER, session(1, created_at="0001-01-01T00:00:00+01:00")], "line 2: created_at: Must be a time"),
+        ([HEADER, session(1, updated_at="1969-12-31T12:00:00Z")], "line 2: updated_at: Must be a time with its offset, since 1971"),
         ([HEADER, session(1, **{"a\nb\x1b": 1})], "line 2: a\\nb\\x1b: Unknown field."),
         ([HEADER, session(1, 1), message(1, role="admin")], "line 3: role: Must be one of: user, assistant, system."),
         ([HEADER, session(1, 1), message(1, content=None)], "line 3: content: Field may not be null."),

@@ -1,7 +1,7 @@
 -- Read a page of a session of the owner's as JSON: written here it costs a third of what it costs to be taken apart, made
 -- objects of, and put together again. One row; none: no such session. The keys are those of schemas.MessageSchema.
--- By hand, which takes two thirds of row_to_json's time. A page ends early once its messages have 32 MiB: each text is
--- in it twice, escaped, and a value of PostgreSQL's holds a gigabyte.
+-- By hand, which takes two thirds of row_to_json's time. A page ends early once its messages have 4 MiB: each text is
+-- in it twice, and escaped, and a slow reader has all of it held for it here.
 -- $1 session_id  $2 owner  $3 id of the message before which, or $4 after which the page is, or null  $5 limit
 -- $6 whether any owner will do
 WITH place AS (
@@ -35,7 +35,7 @@ WITH place AS (
         || '","model":' || coalesce(to_json(model)::text, 'null')
         || ',"stop_reason":' || coalesce(to_json(stop_reason)::text, 'null') || '}' AS json
     FROM sized
-    WHERE size - octet_length(content) < 33554432
+    WHERE size - octet_length(content) < 4194304
 ), oldest AS (
     SELECT id, seq FROM message ORDER BY seq LIMIT 1
 )
