@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatd.failures import TEXTS
-from chatd.log import follow
 from chatd.models import Answer, Turn
 from chatd.reply import Reply
 from chatd.sse import encode
+from chatd.turn_log import follow
 
 STATUSES = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}  # a turn's state: its message's status
 

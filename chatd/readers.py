@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatd.errors import NotFound, Unavailable
-from chatd.log import Push, Reader, follow
 from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode, frame
+from chatd.turn_log import Push, Reader, follow
 
 CURSOR = re.compile(r"(turn-[0-9a-f]{32})\.([0-9]{1,18})")
 PAGE = 256  # events a query
