@@ -7,7 +7,7 @@ from chatd.failures import TEXTS
 from chatd.models import Answer, Turn
 from chatd.reply import Reply
 from chatd.sse import encode
-from chatd.turn_log import follow
+from chatd.turn_log import apply_event
 
 STATUSES = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}  # a turn's state: its message's status
 
@@ -28,7 +28,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
     """Return what is saved and the last event; the text saved is the text shown."""
     pieces = list(ending.shown)
     for pending in ending.events:
-        follow(pieces, pending)
+        apply_event(pieces, pending)
     text, reply = "".join(pieces), ending.reply
     state = "failed" if ending.failure else "done" if reply.complete else "stopped"
     saved = bool(text) or state == "done"

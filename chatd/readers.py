@@ -11,7 +11,7 @@ from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode, frame
-from chatd.turn_log import Push, Reader, follow
+from chatd.turn_log import Push, Reader, apply_event
 
 CURSOR = re.compile(r"(turn-[0-9a-f]{32})\.([0-9]{1,18})")
 PAGE = 256  # events a query
@@ -144,5 +144,5 @@ async def read_text(repo: Repo, turn: Turn) -> tuple[str, int]:
     seq = 0
     while rows := await repo.list_events(turn.id, seq, PAGE):
         for seq, data in rows:  # noqa: B007 - the last one is returned
-            follow(text, json.loads(data))
+            apply_event(text, json.loads(data))
     return "".join(text), seq
