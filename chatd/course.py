@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import ids_of
 from chatd.metrics import Metrics
 from chatd.models import Answer, Turn

@@ -15,7 +15,7 @@ from chatd.connections import AWAY, CLOSE_TIMEOUT, STATEMENT_TIMEOUT
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import describe
 from chatd.migrate import find_pending, grant, migrate
 

@@ -4,7 +4,7 @@ import logging
 import math
 from typing import Any
 
-from chatd.events import log_event
+from chatd.log_events import log_event
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import backoff
 
 from chatd.crash import crash_point
 from chatd.errors import ConfigError, StartError
-from chatd.events import log_event
+from chatd.log_events import log_event
 
 logger = logging.getLogger(__name__)
 

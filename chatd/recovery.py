@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chatd.background import wait_for
 from chatd.errors import Unavailable
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import go_on_with
 from chatd.models import Turn
 from chatd.turns import Turns

@@ -16,8 +16,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from chatd.app import create_app
 from chatd.config import Config
-from chatd.events import log_event
 from chatd.failures import from_status
+from chatd.log_events import log_event
 from chatd.logs import (
     OWN,
     AccessLogger,
