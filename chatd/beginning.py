@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chatd.crash import crash_point
 from chatd.errors import InDoubt, SlotTaken
-from chatd.limits import Quota, refuse
+from chatd.limits import Quota, longest_refusal
 from chatd.models import Turn, TurnRequest
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Beginning:
                 return await self.repo.begin_turn(request, self.turn, self.boot_id, start, self.limits)
             except SlotTaken:
                 continue
-        raise refuse(self.limits.quotas(turns_left=0))
+        raise longest_refusal(self.limits.quotas(turns_left=0))
 
     def _tell(self, refusal: BaseException | None) -> None:
         if self.told.done():

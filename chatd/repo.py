@@ -10,7 +10,7 @@ import asyncpg
 
 from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
-from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
+from chatd.limits import NO_LIMITS, Quota, TurnLimits, longest_refusal
 from chatd.metrics import Metrics
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
 from chatd.transfer_queries import TransferQueries
@@ -113,7 +113,7 @@ class Repo(UpkeepQueries, TransferQueries):
         if row["running"]:
             raise TurnInProgress(turn_id=row["running"])
         if not row["id"]:
-            raise refuse(quotas)
+            raise longest_refusal(quotas)
         return quotas
 
     async def abandon_turn(self, request: TurnRequest, turn: Turn, backend: int) -> bool:
