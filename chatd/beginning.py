@@ -53,7 +53,7 @@ class Beginning:
             self.quotas = await self._insert(request, start)
             crash_point("after_begin")
         except InDoubt as doubt:
-            refusal = None if await self._is_there(request, doubt) else doubt
+            refusal = doubt if await self._undo(request, doubt) else None
         except BaseException as error:  # noqa: BLE001 - whoever waits is told, and it is raised below
             refusal = error
         self.made = refusal is None
@@ -79,15 +79,15 @@ class Beginning:
         else:
             self.told.set_exception(refusal)
 
-    async def _is_there(self, request: TurnRequest, doubt: InDoubt) -> bool:
-        """See to it that what the client is told, that nothing was written, is true; but for what others rely on.
+    async def _undo(self, request: TurnRequest, doubt: InDoubt) -> bool:
+        """End the doubtful connection and undo the turn; False: it has begun and stays, since others rely on it.
 
-        The client is told when it is so, or when that takes too long.
+        The client is told that nothing was written when that is true, or when it takes too long.
         """
         crash_point("before_abandon")
         telling = asyncio.get_running_loop().call_later(DOUBT_TIMEOUT, self._tell, doubt)
         try:
             abandon = self.repo.abandon_turn
-            return not await self.journal.insist(lambda: abandon(request, self.turn, doubt.backend))
+            return bool(await self.journal.insist(lambda: abandon(request, self.turn, doubt.backend)))
         finally:
             telling.cancel()
