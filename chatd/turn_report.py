@@ -1,4 +1,4 @@
-"""How a turn goes, as log, metrics and traces tell it: what befalls it, and a line at its end."""
+"""What befalls a turn, told to logs, metrics and traces, and a line at its end."""
 
 import asyncio
 import logging
@@ -23,8 +23,8 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_cre
 ENDED = "turn ended: %(outcome)s"
 
 
-class Course:
-    """The times of a turn in this process, in seconds by the loop's clock."""
+class TurnReport:
+    """Tells logs, metrics and traces what befalls a turn. Its times are in seconds, by the loop's clock."""
 
     def __init__(self, turn: Turn, model: str, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.turn, self.model, self.metrics = turn, model, metrics
