@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from chatd.log_events import log_event
 from chatd.logs import ids_of
 from chatd.metrics import Metrics
 from chatd.models import Answer, Turn
+from chatd.parsing import MODEL
 from chatd.reply import Reply
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MODEL = re.compile(r"[A-Za-z0-9._:/@+-]{1,64}")
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 ENDED = "turn ended: %(outcome)s"
 
