@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from chatd.audit_key import read_audit_key
-from chatd.checking import check_audit
+from chatd.audit.erase import erase
+from chatd.audit.key import read_audit_key
+from chatd.audit.prune import prune
+from chatd.audit.verify import check_audit
 from chatd.config import Config
 from chatd.database import open_database, open_migrated
 from chatd.errors import ConfigError, StartError, Unauthorized, Unavailable
 from chatd.installed import check_installed, check_jwt
 from chatd.repo import Repo, open_repo
-from chatd.retention import erase, prune
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chatd.audit_key import read_audit_key
+from chatd.audit.key import read_audit_key
 from chatd.commands import open_for_command
 from chatd.config import Config
 from chatd.errors import ConfigError, InDoubt, StartError

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 
-from chatd.audit_queries import AuditQueries
+from chatd.audit.queries import AuditQueries
 from chatd.models import ServerState, Turn
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from chatd import migrate as migrations
-from chatd.audit_queries import AuditQueries
+from chatd.audit.queries import AuditQueries
 from chatd.connections import QUERIES
 from chatd.database import connected
 from chatd.errors import ConfigError, StartError

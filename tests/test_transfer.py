@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
 from chatd.errors import StartError
 from chatd.exporting import count_messages, export, find_owners
 from chatd.importing import import_file, open_export

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.audit.recording import record_creation, recorded
 from chatd.characters import check_character
 from chatd.errors import NotFound, RateLimited, UpstreamFailed, problem
 from chatd.handlers.stream import send
@@ -14,7 +15,6 @@ from chatd.logs import go_on_with
 from chatd.models import Turn, TurnRequest
 from chatd.quotas import count_message, count_request, hold_stream, note
 from chatd.readers import locate_start
-from chatd.recording import record_creation, recorded
 from chatd.requests import check_session_id, idempotency_key, read_body, session_id_in
 from chatd.schemas import ChatRequest, dump_message, respond
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from chatd.audit.recording import record_read, recorded
 from chatd.characters import check_character
 from chatd.crash import crash_point
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
 from chatd.quotas import count_request
-from chatd.recording import record_read, recorded
 from chatd.requests import read_body, read_query, session_id_in
 from chatd.schemas import Page, RenameRequest, SessionRequest, dump_session, respond
 

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from chatd.audit_key import ID_SIZE, AuditKey
-from chatd.chain import NO_HEAD, START, Anchor, Head, Row, is_anchor_of, is_head_of, values_of
+from chatd.audit.chain import NO_HEAD, START, Anchor, Head, Row, is_anchor_of, is_head_of, values_of
+from chatd.audit.key import ID_SIZE, AuditKey
 from chatd.repo import Repo
 
 PAGE = 1000

@@ -5,12 +5,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from ipaddress import ip_network
 
-from chatd.audit_key import AuditKey
+from chatd.audit.chain import BROKEN, Entry, Head, Place, chain, find_place, make_head, names_of, now
+from chatd.audit.key import AuditKey
 from chatd.background import wait_for
-from chatd.chain import BROKEN, Entry, Head, Place, chain, find_place, make_head, names_of
 from chatd.connections import Connection
 from chatd.errors import Unavailable
 from chatd.repo import Repo
@@ -201,5 +200,8 @@ class Audit:
             logger.error("the audit lacks the last entries, %d or more: the database is away", max(len(self.queue), 1))
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
+async def record_command(repo: Repo, key: AuditKey, action: str, objects: Sequence[str], outcome: str) -> None:
+    """Put in the audit what a command is about to do, or has done: it may end in between."""
+    if entries := [Entry(now(), action, object=each, outcome=outcome) for each in objects]:
+        async with repo.connection() as conn:
+            await Audit(repo, key).append_on(conn, entries)

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from chatd.chain import Anchor, Head, Place, Row
+from chatd.audit.chain import Anchor, Head, Place, Row
 from chatd.connections import QUERIES, Connection, Connections
 
 LONG_TIMEOUT = 600.0  # seconds for a statement of a command that deletes what has become large

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
+
+
+def now() -> datetime:
+    """Return the time of an entry that is made now."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
