@@ -13,7 +13,7 @@ from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, Turn
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, longest_refusal
 from chatd.metrics import Metrics
 from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
-from chatd.transfer_queries import TransferQueries
+from chatd.transfer.queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
 

@@ -16,7 +16,7 @@ from chatd.database import connected
 from chatd.errors import ConfigError, StartError
 from chatd.migrate import migrate, pending, read_migrations, sha256
 from chatd.repo import Repo, open_repo
-from chatd.transfer_queries import TransferQueries
+from chatd.transfer.queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 from tests.conftest import execute
 

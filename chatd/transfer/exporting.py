@@ -11,7 +11,7 @@ from chatd.errors import Unavailable
 from chatd.models import Session
 from chatd.owners import last_name
 from chatd.repo import Repo
-from chatd.transfer_format import dump_header, dump_line, dump_message, dump_session
+from chatd.transfer.format import dump_header, dump_line, dump_message, dump_session
 
 PAGE = 500
 ALL = "all owners"

@@ -14,7 +14,7 @@ from chatd.connections import Connection
 from chatd.errors import StartError
 from chatd.models import Session
 from chatd.repo import Repo
-from chatd.transfer_format import MAX_LINE, SCHEMAS, WrongLine, load_line
+from chatd.transfer.format import MAX_LINE, SCHEMAS, WrongLine, load_line
 
 BATCH = 1000  # messages in a statement; sessions and messages in a transaction, and then the rest of a session
 BATCH_BYTES = 4 << 20
