@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator
 
-from chatd.describing import TAGS
 from chatd.errors import ChatdError
-from chatd.examples import ANSWERS, FAILURES
-from chatd.openapi import build_document
-from chatd.operations import OPERATIONS
-from chatd.responses import EVENTS
+from chatd.openapi.document import build_document
+from chatd.openapi.examples import ANSWERS, FAILURES
+from chatd.openapi.operations import OPERATIONS
+from chatd.openapi.responses import EVENTS
+from chatd.openapi.row_types import TAGS
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, fails

@@ -1,4 +1,4 @@
-"""What the API's description says of a route: the form of a row of chatd.operations, and what many rows have."""
+"""What the description says of a route: the form of a row of chatd.openapi.operations, and what many rows have."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ Errors = tuple[type[ChatdError], ...]
 class Answer:
     """What comes when all is well; without a schema there is no body.
 
-    `headers` are names of HEADERS in chatd.parameters. The schema of a stream is that of each of its events.
+    `headers` are names of HEADERS in chatd.openapi.parameters. The schema of a stream is that of each of its events.
     """
 
     description: str
@@ -33,10 +33,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A route. `parameters` are names of PARAMETERS in chatd.parameters; `ticket`: a ticket opens it, too;
+    """A route. `parameters` are names of PARAMETERS in chatd.openapi.parameters; `ticket`: a ticket opens it, too;
     `local`: this host's own programs need no token.
 
-    Its examples are in chatd.examples.
+    Its examples are in chatd.openapi.examples.
     """
 
     summary: str

@@ -1,4 +1,4 @@
-"""The API's description, OpenAPI 3.1: made once, when it is first asked for, of the router and chatd.operations."""
+"""The document: made once, when it is first asked for, of the router and the rows of chatd.openapi.operations."""
 
 import json
 import re
@@ -11,9 +11,8 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
-from chatd import __version__, examples, responses
+from chatd import __version__
 from chatd.app import ROUTES
-from chatd.describing import TAGS, Answer, Operation
 from chatd.errors import (
     ChatdError,
     Forbidden,
@@ -26,8 +25,10 @@ from chatd.errors import (
     UpstreamFailed,
 )
 from chatd.middlewares import is_public
-from chatd.operations import OPERATIONS
-from chatd.parameters import HEADERS, PARAMETERS, PROBLEM_HEADERS, SECURITY_SCHEMES, STRING, JsonObject
+from chatd.openapi import examples, responses
+from chatd.openapi.operations import OPERATIONS
+from chatd.openapi.parameters import HEADERS, PARAMETERS, PROBLEM_HEADERS, SECURITY_SCHEMES, STRING, JsonObject
+from chatd.openapi.row_types import TAGS, Answer, Operation
 from chatd.schemas import Text, Time, one_of
 
 DESCRIPTION = """Durable LLM chat. Errors are problem documents (RFC 9457) with a stable `code`. A method that a path

@@ -1,11 +1,11 @@
-"""The API's description, a row a route: what it does, takes and answers. chatd.openapi makes the document of it.
+"""A row a route: what it does, takes and answers. The document is made of it.
 
 What every route has in common, an error or a header, is not in here but there.
 """
 
-from chatd import responses
-from chatd.describing import CACHED, NOT_CHANGED, QUOTAS, SESSION_ERRORS, STREAM, TURN_ERRORS, Answer, Operation
 from chatd.errors import CharacterForbidden, Forbidden, NotFound, RateLimited, Unavailable, UpstreamFailed
+from chatd.openapi import responses
+from chatd.openapi.row_types import CACHED, NOT_CHANGED, QUOTAS, SESSION_ERRORS, STREAM, TURN_ERRORS, Answer, Operation
 from chatd.schemas import (
     AuditPage,
     ChatRequest,
