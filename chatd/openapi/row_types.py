@@ -19,8 +19,8 @@ Errors = tuple[type[ChatdError], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes when all is well; without a schema there is no body.
+class ResponseInfo:
+    """A response when all is well; without a schema there is no body.
 
     `headers` are names of HEADERS in chatd.openapi.parameters. The schema of a stream is that of each of its events.
     """
@@ -40,7 +40,7 @@ class Operation:
     """
 
     summary: str
-    answers: dict[int, Answer]
+    responses: dict[int, ResponseInfo]
     errors: Errors = ()
     query: type[Schema] | None = None
     parameters: tuple[str, ...] = ()
@@ -63,4 +63,4 @@ TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, Idempotency
 QUOTAS = ("RateLimit", "RateLimit-Policy")
 SESSION_ERRORS: Errors = (NotFound, Unavailable)
 CACHED = ("ETag",)
-NOT_CHANGED = {304: Answer("It is as If-None-Match says.", headers=CACHED)}
+NOT_CHANGED = {304: ResponseInfo("It is as If-None-Match says.", headers=CACHED)}
