@@ -68,7 +68,7 @@ async def verify_audit(config: Config, _options: argparse.Namespace) -> None:
         check = await check_audit(repo, key)
     if check.findings:
         raise StartError(f"the audit is not as it was written: {'; '.join(check.findings)}")
-    sys.stdout.write(f"audit: {check.count} entries as they were written, the last is {check.seq} {check.link.hex()}\n")
+    sys.stdout.write(f"audit: {check.count} entries as they were written, the last is {check.seq} {check.mac.hex()}\n")
 
 
 async def prune_audit(config: Config, options: argparse.Namespace) -> None:
