@@ -36,7 +36,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
     answer = Answer(
         state=state,
         text=text if saved else None,
-        outcome=encode(last),
+        last_event=encode(last),
         last_seq=ending.seq + len(ending.events) + 1,
         message_status=STATUSES[state],
         content_blocks=reply.content_blocks(),

@@ -12,7 +12,7 @@ from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, longest_refusal
 from chatd.metrics import Metrics
-from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
+from chatd.models import Answer, History, Message, Session, Turn, TurnRequest, to_turn
 from chatd.transfer.queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
@@ -154,14 +154,14 @@ class Repo(UpkeepQueries, TransferQueries):
 
     async def find_turn(self, session_id: str, turn_id: str) -> Turn | None:
         row = await self._one("find_turn", session_id, turn_id)
-        return row and Turn(**row)
+        return row and to_turn(row)
 
     async def find_latest_turn(self, session_id: str, owner: str) -> Turn | None:
         """Return the latest turn of a session, None where it has none; raises NotFound."""
         row = await self._one("find_latest_turn", session_id, owner)
         if row is None:
             raise NotFound
-        return Turn(**row) if row["id"] else None
+        return to_turn(row) if row["id"] else None
 
     async def record_attempt(self, turn_id: str, epoch: int, attempt: int) -> bool:
         """Say that a request is about to be sent; False: the turn is not this process's any more."""
@@ -192,7 +192,7 @@ class Repo(UpkeepQueries, TransferQueries):
         row = await self._one(
             "finish_turn",
             *(turn.id, turn.epoch, turn.session_id),
-            *(answer.state, answer.outcome, answer.last_seq),
+            *(answer.state, answer.last_event, answer.last_seq),
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
             *columns(events),

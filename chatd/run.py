@@ -238,15 +238,15 @@ class Run:
         return replace(answer, model=model, first_content_at=self.first_content_at, tokens=tokens), last
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
-        rows = [*((encode(event), event) for event in events), (answer.outcome, last)]
+        rows = [*((encode(event), event) for event in events), (answer.last_event, last)]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
         crash_point("before_finish")
         if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
-            if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
+            if stored is None or (stored.epoch, stored.last_event) != (self.turn.epoch, answer.last_event):
                 raise Lost
         crash_point("after_finish")
         for data, event in rows:
             self.log.committed(data, event)
-        self.log.turn = replace(self.turn, state=answer.state, outcome=answer.outcome, last_seq=answer.last_seq)
+        self.log.turn = replace(self.turn, state=answer.state, last_event=answer.last_event, last_seq=answer.last_seq)
         self.report.end(self.attempt, answer, last.get("code"))
