@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from chatd.audit.queries import AuditQueries
 from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
 from chatd.limits import NO_LIMITS, Quota, TurnLimits, longest_refusal
@@ -23,8 +24,8 @@ async def open_repo(dsn: str, pool_size: int, metrics: Metrics | None = None) ->
         yield Repo(pool, dsn, (metrics or Metrics()).database)
 
 
-class Repo(UpkeepQueries, TransferQueries):
-    """What chatd asks of the database, in its own words."""
+class Repo(AuditQueries, TransferQueries, UpkeepQueries):
+    """What chatd asks of the database: here what clients' requests need, sessions, messages, turns and tickets."""
 
     # Sessions
 

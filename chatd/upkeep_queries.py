@@ -1,16 +1,16 @@
-"""What the processes ask of the database to keep things going: the second part of chatd.repo.Repo."""
+"""What processes ask of the database to keep things going: leases, takeovers, sweeps, notices; part of Repo."""
 
 import uuid
 from collections.abc import Sequence
 
-from chatd.audit.queries import AuditQueries
+from chatd.connections import Connections
 from chatd.models import ServerState, Turn, to_turn
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
 
 
-class UpkeepQueries(AuditQueries):
-    """Leases and takeovers, sweeps, a look at the server, notices."""
+class UpkeepQueries(Connections):
+    """What no client asks for: recovery, sweeps, a look at the server, notices."""
 
     # Recovery
 

@@ -1,4 +1,4 @@
-"""What is asked of the database about the audit, and to erase a person: the first part of chatd.repo.Repo."""
+"""What is asked of the database about the audit, and to erase a person; part of Repo."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,7 +13,10 @@ LONG_TIMEOUT = 600.0  # seconds for a statement of a command that deletes what h
 
 
 class AuditQueries(Connections):
-    """Where a connection is given, a statement is one of several of a transaction, or of a snapshot."""
+    """The audit's entries, head and anchors, and what is to be erased of an owner.
+
+    Where a connection is given, a statement is one of several of a transaction, or of a snapshot.
+    """
 
     async def append_audit(
         self, conn: Connection, link: Link, head: Head, names: Mapping[str, str], rows: Sequence[Row]
