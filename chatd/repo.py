@@ -40,7 +40,7 @@ class Repo(AuditQueries, TransferQueries, UpkeepQueries):
     ) -> Session:
         return Session(**await self._one("create_session", session_id, owner, character_id, title, message_id, prompt))
 
-    async def get_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
+    async def find_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
         """Return a session; raises NotFound where it does not exist or is another owner's, unless any will do."""
         return to_session(await self._one("find_session", session_id, owner, any_owner))
 

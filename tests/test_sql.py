@@ -36,7 +36,7 @@ async def test_every_query_prepares_and_says_what_it_does(repo: Repo, name: str)
 
 def test_every_query_has_the_method_of_its_name_or_is_a_part_of_another() -> None:
     methods = {name for kind in Repo.__mro__ for name in vars(kind) if not name.startswith("_")}
-    assert QUERIES.keys() - methods == {"find_session", "forget_key", "lock_session", "lock_turn", "terminate_backend"}
+    assert QUERIES.keys() - methods == {"forget_key", "lock_session", "lock_turn", "terminate_backend"}
     source = "".join(map(inspect.getsource, (Repo, UpkeepQueries, AuditQueries, TransferQueries)))
     assert all(f'"{name}"' in source for name in QUERIES)
 

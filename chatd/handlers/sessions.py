@@ -62,7 +62,7 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 async def get_session(request: web.Request) -> web.Response:
     caller = request[CALLER]
-    session = await request.app[REPO].get_session(session_id_in(request), caller.owner, any_owner=caller.admin)
+    session = await request.app[REPO].find_session(session_id_in(request), caller.owner, any_owner=caller.admin)
     await record_read(request, session.owner, session.id)
     return respond(dump_session(session))
 
