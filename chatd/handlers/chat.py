@@ -29,11 +29,11 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
     key = idempotency_key(request)
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
-    character_id = check_character(request, body["character_id"], session_id)
+    check_character(request, body["character_id"], session_id)
     asked = TurnRequest(
         request[CALLER].owner,
         session_id,
-        character_id,
+        body["character_id"],
         body["message"],
         key,
         begun=None if session_id else record_creation(request),
