@@ -133,6 +133,7 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
+    """Start what turns need, in order: audit, journal, turns, mirrors, recovery, and their tasks."""
     config, repo, measured = app[CONFIG], app[REPO], app[METRICS]
     with hold_boot_id(config.data_dir) as boot_id:
         audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))

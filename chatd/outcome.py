@@ -49,6 +49,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
 
 
 def last_event(ending: Ending, status: str, message_id: str | None, length: int) -> dict[str, Any]:
+    """Return the event that tells readers how the turn ended: `error` after a failure, else `done`."""
     if ending.failure:
         return {"type": "error", "error": TEXTS[ending.failure], "code": ending.failure, "message_id": message_id}
     return {

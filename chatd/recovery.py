@@ -63,6 +63,8 @@ def is_free(path: Path) -> bool:
 
 
 class Recovery:
+    """Renews the leases of this process's turns, and takes over the turns of processes that are gone."""
+
     def __init__(self, turns: Turns, data_dir: Path) -> None:
         self.turns, self.repo, self.data_dir = turns, turns.repo, data_dir
         self.deaths: dict[uuid.UUID, float] = {}  # when they were noticed, by the loop's clock
