@@ -7,12 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import backoff
-
 from chatd.beginning import Beginning
 from chatd.crash import crash_point
 from chatd.errors import NotFound
-from chatd.failures import MAX_RETRY_AFTER, UpstreamError
+from chatd.failures import UpstreamError
 from chatd.journal import Lost, PendingLog
 from chatd.limits import count_tokens
 from chatd.logs import context_of
@@ -138,21 +136,17 @@ class Run:
         if self.turn.recoveries > MAX_RECOVERIES:
             return "recovery_limit"
         prompt = await self.journal.insist(self._load_prompt)
-        waits = backoff.expo(factor=2 * self.config.retry_factor, max_value=MAX_RETRY_AFTER)
-        for _ in range(self.attempt):  # the first wait is nothing; a recovered turn has had some
-            next(waits)
         while True:
             try:
                 crash_point("before_attempt")
                 with self.report.attempt(self.attempt, self.reply):
                     await self._attempt(prompt)
             except UpstreamError as failure:
-                wait = next(waits)
                 if failure.code == "upstream_refusal":
                     self._take_back()
                 if not failure.retried or self.attempt >= MAX_ATTEMPTS:
                     return failure.code
-                await self._retry(failure.code, wait if failure.retry_after is None else failure.retry_after)
+                await self._retry(failure.code, failure.wait_after(self.attempt, self.config.retry_factor))
             else:
                 return None
 
