@@ -63,7 +63,7 @@ class Link(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """The last entry that retention left out."""
+    """The last entry that pruning left out."""
 
     seq: int
     at: datetime

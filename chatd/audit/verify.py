@@ -16,7 +16,7 @@ CHANGED = {
 
 
 class Check:
-    """Takes the audit's entries in order, from behind what retention left out; `findings` is what is wrong."""
+    """Takes the audit's entries in order, from behind what pruning left out; `findings` is what is wrong."""
 
     def __init__(self, key: AuditKey, anchor: Anchor | None) -> None:
         self.key = key
