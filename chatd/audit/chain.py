@@ -55,7 +55,7 @@ class Head(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What an entry is chained to: the head as it was seen, the number `seq` before it, a `mac`."""
+    """What the next entry is chained to: the head as it was seen, the number `seq` of the one before, its `mac`."""
 
     head: Head
     seq: int
