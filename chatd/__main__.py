@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chatd import __version__, commands, serve, transfer
+from chatd import __version__, commands, serve
 from chatd.config import read_config
 from chatd.doctor.command import run_doctor
 from chatd.errors import ConfigError, StartError
 from chatd.logs import set_up_logging
 from chatd.parsing import http_url
 from chatd.systemd import read_systemd
+from chatd.transfer.command import export_sessions, import_sessions
 from chatd.uncaught import log_uncaught
 
 
@@ -68,11 +69,11 @@ def add_data_commands(names: Any) -> None:
     erasing = add_command(names, "erase", "delete all of a person's data", commands.erase_owner)
     erasing.add_argument("--owner", required=True, type=subject, metavar="NAME", help="the subject of their tokens")
     summary = "write sessions with their messages to a file, or stdout"
-    exporting = add_command(names, "export", summary, transfer.export_sessions)
+    exporting = add_command(names, "export", summary, export_sessions)
     exporting.add_argument("--owner", type=subject, metavar="NAME", help="those of one owner, not of all")
     exporting.add_argument("--output", type=Path, metavar="FILE", help="where to, once all of it is there (stdout)")
     summary = "add the sessions of an export that are not there yet"
-    importing = add_command(names, "import", summary, transfer.import_sessions)
+    importing = add_command(names, "import", summary, import_sessions)
     importing.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what export has written (stdin)")
 
 

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager, nullcontext
 from aiohttp import web
 
 from chatd import protocol
-from chatd.audit import Audit
-from chatd.audit_key import read_audit_key
+from chatd.audit.key import read_audit_key
+from chatd.audit.recording import record_refusals
+from chatd.audit.writer import Audit
 from chatd.background import background
 from chatd.config import Config
 from chatd.cors import add_cors, answer_preflights
@@ -40,7 +41,6 @@ from chatd.middlewares import authenticate, problems, request_id
 from chatd.mirrors import Mirrors
 from chatd.notices import listen
 from chatd.quotas import add_quotas
-from chatd.recording import record_refusals
 from chatd.recovery import Recovery, hold_boot_id
 from chatd.repo import open_repo
 from chatd.requests import MAX_BODY
@@ -133,6 +133,7 @@ async def model_context(app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def turns_context(app: web.Application) -> AsyncIterator[None]:
+    """Start what turns need, in order: audit, journal, turns, mirrors, recovery, and their tasks."""
     config, repo, measured = app[CONFIG], app[REPO], app[METRICS]
     with hold_boot_id(config.data_dir) as boot_id:
         audit = app[AUDIT] = Audit(repo, read_audit_key(config, make=True))

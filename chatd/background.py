@@ -35,4 +35,5 @@ async def wait_for(event: asyncio.Event, seconds: float) -> None:
 
 def report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        logger.critical("%s ended", task.get_coro(), exc_info=error)
+        work = task.get_coro()
+        logger.critical("background task %s failed", getattr(work, "__qualname__", work), exc_info=error)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chatd.crash import crash_point
 from chatd.errors import InDoubt, SlotTaken
-from chatd.limits import Quota, refuse
+from chatd.limits import Quota, longest_refusal
 from chatd.models import Turn, TurnRequest
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Beginning:
                 return await self.repo.begin_turn(request, self.turn, self.boot_id, start, self.limits)
             except SlotTaken:
                 continue
-        raise refuse(self.limits.quotas(turns_left=0))
+        raise longest_refusal(self.limits.quotas(turns_left=0))
 
     def _tell(self, refusal: BaseException | None) -> None:
         if self.told.done():
@@ -86,9 +86,9 @@ class Beginning:
             self.told.set_exception(refusal)
 
     async def _undo(self, request: TurnRequest, doubt: InDoubt) -> bool:
-        """See to it that nothing was written; False: the turn stays, since others rely on it.
+        """End the doubtful connection and undo the turn; False: it has begun and stays, since others rely on it.
 
-        The client is told so when it is so, or when that takes too long.
+        The client is told that nothing was written when that is true, or when it takes too long.
         """
         crash_point("before_abandon")
         telling = asyncio.get_running_loop().call_later(DOUBT_TIMEOUT, self._tell, doubt)

@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from chatd.audit_key import read_audit_key
-from chatd.checking import check_audit
+from chatd.audit.erase import erase
+from chatd.audit.key import read_audit_key
+from chatd.audit.prune import prune
+from chatd.audit.verify import check_audit
 from chatd.config import Config
 from chatd.database import open_database, open_migrated
 from chatd.errors import ConfigError, StartError, Unauthorized, Unavailable
 from chatd.installed import check_installed, check_jwt
 from chatd.repo import Repo, open_repo
-from chatd.retention import erase, prune
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ async def verify_audit(config: Config, _options: argparse.Namespace) -> None:
         check = await check_audit(repo, key)
     if check.findings:
         raise StartError(f"the audit is not as it was written: {'; '.join(check.findings)}")
-    sys.stdout.write(f"audit: {check.count} entries as they were written, the last is {check.seq} {check.link.hex()}\n")
+    sys.stdout.write(f"audit: {check.count} entries as they were written, the last is {check.seq} {check.mac.hex()}\n")
 
 
 async def prune_audit(config: Config, options: argparse.Namespace) -> None:

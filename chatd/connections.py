@@ -115,6 +115,7 @@ class Connections:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection; raises Unavailable when nothing was done, InDoubt when it may have been."""
         task, backend = asyncio.current_task(), None
         cancelling = task.cancelling() if task else 0
         try:

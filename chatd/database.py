@@ -15,7 +15,7 @@ from chatd.connections import AWAY, CLOSE_TIMEOUT, STATEMENT_TIMEOUT
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
 from chatd.errors import ConfigError, StartError
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import describe
 from chatd.migrate import find_pending, grant, migrate
 
@@ -143,7 +143,7 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def tell(details: Mapping[str, Any]) -> None:
+def log_wait(details: Mapping[str, Any]) -> None:
     if details["tries"] == 1:
         waiting = f"waiting {START_TIMEOUT:g} s for the database: %(reason)s"
         log_event(logger, logging.WARNING, "database.away", waiting, reason=describe(details["exception"]))
@@ -156,7 +156,7 @@ def tell(details: Mapping[str, Any]) -> None:
     max_time=START_TIMEOUT,
     jitter=None,
     giveup=is_for_good,
-    on_backoff=tell,
+    on_backoff=log_wait,
     logger=None,
 )
 async def connect(dsn: str) -> asyncpg.Connection:

@@ -85,6 +85,8 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
 
 
 class Postgres:
+    """The embedded PostgreSQL's process and its cluster: made, started, started again when it ends, stopped."""
+
     def __init__(self, directory: Path, sockets: Path) -> None:
         self.data, self.sockets = directory / "pgdata", sockets
         self.log = directory / "postgres.log"

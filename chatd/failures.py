@@ -4,11 +4,11 @@ import logging
 import math
 from typing import Any
 
-from chatd.events import log_event
+from chatd.log_events import log_event
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRY_AFTER = 30.0
+MAX_RETRY_AFTER = 30.0  # seconds, of chatd's own waits, too
 RETRIED_STATUSES = {408, 409, 429}
 CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "overloaded"}
 # In a stream every error is worth another attempt, whatever its name.
@@ -43,6 +43,10 @@ class UpstreamError(Exception):
     ) -> None:
         super().__init__(code)
         self.code, self.retried, self.retry_after, self.status = code, retried, retry_after, status
+
+    def wait_after(self, attempt: int, factor: float) -> float:
+        """Return the seconds to the next attempt after this one: as the server asks, else twice as many each time."""
+        return min(factor * 2**attempt, MAX_RETRY_AFTER) if self.retry_after is None else self.retry_after
 
 
 def check(event: Any) -> None:

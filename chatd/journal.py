@@ -13,12 +13,12 @@ from typing import Any
 
 from chatd.crash import crash_point
 from chatd.errors import Unavailable
-from chatd.log import Log
 from chatd.metrics import JournalMetrics
 from chatd.models import Turn
 from chatd.outage import Outage
 from chatd.repo import Repo
 from chatd.sse import encode
+from chatd.turn_log import Log
 
 logger = logging.getLogger(__name__)
 

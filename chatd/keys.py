@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from chatd.audit import Audit
+from chatd.audit.writer import Audit
 from chatd.config import Config
 from chatd.journal import Journal
 from chatd.limits import Limits, Quota

@@ -16,9 +16,8 @@ from chatd.config import Config
 from chatd.errors import RateLimited
 
 MINUTE = 60
-REQUESTS = (
-    10  # times the messages: so many new sessions, tickets, names and stops, or tables could be filled without end
-)
+# Times the messages: so many new sessions, tickets, names and stops, or tables could be filled without end.
+REQUESTS = 10
 DAY = 86_400
 TEXTS = {
     "messages": "These are too many messages a minute.",
@@ -152,8 +151,8 @@ class TurnLimits(NamedTuple):
 NO_LIMITS = TurnLimits()
 
 
-def refuse(quotas: Iterable[Quota]) -> RateLimited:
-    """Return the refusal by the quota of which nothing is left, and for longest."""
+def longest_refusal(quotas: Iterable[Quota]) -> RateLimited:
+    """Return the refusal by the quota that is used up for longest."""
     return refusal(max((quota for quota in quotas if quota.left <= 0), key=lambda quota: quota.wait))
 
 

@@ -15,9 +15,9 @@ from typing import Any, cast
 from chatd.config import Config
 from chatd.crash import crash_point
 from chatd.errors import ConfigError
-from chatd.events import log_event
 from chatd.failures import UpstreamError, check, from_status
 from chatd.local_model import MAX_TOKENS, PROMPT_TOKENS, LocalModel
+from chatd.log_events import log_event
 from chatd.logs import describe, root_of
 from chatd.parsing import is_local, place_of
 from chatd.prompt import Prompt

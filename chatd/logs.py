@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
 from chatd.errors import ChatdError, ConfigError, StartError
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.models import Turn
 
 QUERY = re.compile(r"[?&;=]|%(?:3f|26|3b|3d)", re.IGNORECASE)

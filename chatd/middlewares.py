@@ -8,10 +8,10 @@ import time
 from aiohttp import web
 
 from chatd.errors import ChatdError, Forbidden, Handler, NoToken, Unauthorized, from_http, problem
-from chatd.events import log_event
 from chatd.handlers.metrics import get_metrics
 from chatd.handlers.stream import get_stream
 from chatd.keys import ARRIVED, CALLER, CHECK_TOKEN, CONFIG, METRICS, REQUEST_ID
+from chatd.log_events import log_event
 from chatd.logs import current_request, new_request_id
 from chatd.models import Caller
 from chatd.parsing import is_loopback

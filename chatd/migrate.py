@@ -13,7 +13,7 @@ import backoff
 
 from chatd.crash import crash_point
 from chatd.errors import ConfigError, StartError
-from chatd.events import log_event
+from chatd.log_events import log_event
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +101,13 @@ async def lock(conn: Any) -> AsyncIterator[None]:
     await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
 
 
-def tell(details: Mapping[str, Any]) -> None:
+def log_wait(details: Mapping[str, Any]) -> None:
     if details["tries"] == 1:
         logger.info("another process migrates the database: waiting for it")
 
 
 @backoff.on_predicate(
-    backoff.constant, interval=LOCK_PAUSE, jitter=None, max_time=lambda: MAX_WAIT, on_backoff=tell, logger=None
+    backoff.constant, interval=LOCK_PAUSE, jitter=None, max_time=lambda: MAX_WAIT, on_backoff=log_wait, logger=None
 )
 async def try_lock(conn: Any) -> bool:
     """Try for a while, and return whether it was had; a wait in the database would have no end."""

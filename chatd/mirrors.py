@@ -8,9 +8,9 @@ from contextlib import closing, suppress
 
 from chatd.background import wait_for
 from chatd.errors import Unavailable
-from chatd.log import Log, Reader
 from chatd.models import Turn
 from chatd.repo import Repo
+from chatd.turn_log import Log, Reader
 from chatd.turns import Turns
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ def new_turn(session_id: str | None) -> "Turn":
         recoveries=0,
         stop_requested=False,
         last_seq=None,
-        outcome=None,
+        last_event=None,
     )
 
 
@@ -108,7 +108,7 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn's row: `outcome` is the JSON of its last event, whose number is `last_seq`; None while it runs."""
+    """A turn's row: `last_event` is the JSON of its last event, whose number is `last_seq`; None while it runs."""
 
     id: str
     session_id: str
@@ -120,19 +120,25 @@ class Turn:
     recoveries: int
     stop_requested: bool
     last_seq: int | None
-    outcome: str | None
+    last_event: str | None
+
+
+def to_turn(row: Any) -> Turn:
+    """Return the turn of a row of agent_turns, whose `outcome` is its last event."""
+    values = dict(row)
+    return Turn(last_event=values.pop("outcome"), **values)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a turn ended with: the message to save (text None: nothing to save) and the last event.
+    """What a turn ended with: the message to save (text None: nothing to save) and the JSON of the last event.
 
     `tokens` are to be counted for the owner; None where they are not limited.
     """
 
     state: str
     text: str | None
-    outcome: str
+    last_event: str
     last_seq: int
     message_status: str = "complete"
     content_blocks: list[dict[str, Any]] | None = None

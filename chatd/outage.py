@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from chatd.errors import Unavailable
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import describe
 
 logger = logging.getLogger(__name__)

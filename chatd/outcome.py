@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatd.failures import TEXTS
-from chatd.log import follow
 from chatd.models import Answer, Turn
 from chatd.reply import Reply
 from chatd.sse import encode
+from chatd.turn_log import apply_event
 
 STATUSES = {"failed": "interrupted", "done": "complete", "stopped": "stopped"}  # a turn's state: its message's status
 
@@ -28,7 +28,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
     """Return what is saved and the last event; the text saved is the text shown."""
     pieces = list(ending.shown)
     for pending in ending.events:
-        follow(pieces, pending)
+        apply_event(pieces, pending)
     text, reply = "".join(pieces), ending.reply
     state = "failed" if ending.failure else "done" if reply.complete else "stopped"
     saved = bool(text) or state == "done"
@@ -36,7 +36,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
     answer = Answer(
         state=state,
         text=text if saved else None,
-        outcome=encode(last),
+        last_event=encode(last),
         last_seq=ending.seq + len(ending.events) + 1,
         message_status=STATUSES[state],
         content_blocks=reply.content_blocks(),
@@ -49,6 +49,7 @@ def conclude(ending: Ending) -> tuple[Answer, dict[str, Any]]:
 
 
 def last_event(ending: Ending, status: str, message_id: str | None, length: int) -> dict[str, Any]:
+    """Return the event that tells readers how the turn ended: `error` after a failure, else `done`."""
     if ending.failure:
         return {"type": "error", "error": TEXTS[ending.failure], "code": ending.failure, "message_id": message_id}
     return {

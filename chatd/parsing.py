@@ -16,7 +16,7 @@ MIN_SECRET = 32  # bytes
 REGISTERED_CLAIMS = {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "roles", "owner"}
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
 DEFAULT_PORT = re.compile(r"(?<=^http:)(.+):80$|(?<=^https:)(.+):443$")
-MODEL = re.compile(r"[A-Za-z0-9._:/@-]{1,100}")
+MODEL = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")  # a model's name, of a price or as its server tells it
 DOLLARS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 EVE_ISSUERS = ("https://login.eveonline.com", "https://login.eveonline.com/", "login.eveonline.com")
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatd.errors import NotFound, Unavailable
-from chatd.log import Push, Reader, follow
 from chatd.mirrors import Mirrors
 from chatd.models import Turn
 from chatd.repo import Repo
 from chatd.sse import encode, frame
+from chatd.turn_log import Push, Reader, apply_event
 
 CURSOR = re.compile(r"(turn-[0-9a-f]{32})\.([0-9]{1,18})")
 PAGE = 256  # events a query
@@ -124,14 +124,14 @@ def source_of(repo: Repo, mirrors: Mirrors, turn: Turn, seq: int) -> Source:
 
 async def reset(repo: Repo, mirrors: Mirrors, turn: Turn) -> Place:
     """Return a place that begins with all of the turn's text so far, then goes on to its end."""
-    if turn.last_seq is None or turn.outcome is None:
+    if turn.last_seq is None or turn.last_event is None:
         text, seq = await read_text(repo, turn)
         return Place(reset_frame(turn, seq, text), source_of(repo, mirrors, turn, seq))
     message = await repo.find_message(turn.session_id, turn.message_id)
-    if message is None and json.loads(turn.outcome)["message_id"]:
+    if message is None and json.loads(turn.last_event)["message_id"]:
         raise NotFound  # the session was deleted just now
     first = reset_frame(turn, turn.last_seq - 1, message.content if message else "")
-    return Place(first + frame(turn.id, turn.last_seq, turn.outcome), Replay(repo, turn, turn.last_seq))
+    return Place(first + frame(turn.id, turn.last_seq, turn.last_event), Replay(repo, turn, turn.last_seq))
 
 
 def reset_frame(turn: Turn, seq: int, text: str) -> bytes:
@@ -144,5 +144,5 @@ async def read_text(repo: Repo, turn: Turn) -> tuple[str, int]:
     seq = 0
     while rows := await repo.list_events(turn.id, seq, PAGE):
         for seq, data in rows:  # noqa: B007 - the last one is returned
-            follow(text, json.loads(data))
+            apply_event(text, json.loads(data))
     return "".join(text), seq

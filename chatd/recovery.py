@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chatd.background import wait_for
 from chatd.errors import Unavailable
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import go_on_with
 from chatd.models import Turn
 from chatd.turns import Turns
@@ -63,6 +63,8 @@ def is_free(path: Path) -> bool:
 
 
 class Recovery:
+    """Renews the leases of this process's turns, and takes over the turns of processes that are gone."""
+
     def __init__(self, turns: Turns, data_dir: Path) -> None:
         self.turns, self.repo, self.data_dir = turns, turns.repo, data_dir
         self.deaths: dict[uuid.UUID, float] = {}  # when they were noticed, by the loop's clock

@@ -8,12 +8,13 @@ from typing import Any
 
 import asyncpg
 
+from chatd.audit.queries import AuditQueries
 from chatd.connections import QUERIES, Connection, open_pool
 from chatd.errors import CharacterForbidden, InDoubt, KeyTaken, NotFound, SlotTaken, TurnInProgress, Unavailable
-from chatd.limits import NO_LIMITS, Quota, TurnLimits, refuse
+from chatd.limits import NO_LIMITS, Quota, TurnLimits, longest_refusal
 from chatd.metrics import Metrics
-from chatd.models import Answer, History, Message, Session, Turn, TurnRequest
-from chatd.transfer_queries import TransferQueries
+from chatd.models import Answer, History, Message, Session, Turn, TurnRequest, to_turn
+from chatd.transfer.queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 
 
@@ -23,8 +24,8 @@ async def open_repo(dsn: str, pool_size: int, metrics: Metrics | None = None) ->
         yield Repo(pool, dsn, (metrics or Metrics()).database)
 
 
-class Repo(UpkeepQueries, TransferQueries):
-    """What chatd asks of the database, in its own words."""
+class Repo(AuditQueries, TransferQueries, UpkeepQueries):
+    """What chatd asks of the database: here what clients' requests need, sessions, messages, turns and tickets."""
 
     # Sessions
 
@@ -43,9 +44,9 @@ class Repo(UpkeepQueries, TransferQueries):
         except InDoubt:  # once more: either it is there, or it is made now
             with suppress(asyncpg.UniqueViolationError):
                 return Session(**await self._one("create_session", *values))
-            return await self.get_session(session_id, owner)
+            return await self.find_session(session_id, owner)
 
-    async def get_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
+    async def find_session(self, session_id: str, owner: str, *, any_owner: bool = False) -> Session:
         """Return a session; raises NotFound where it does not exist or is another owner's, unless any will do."""
         return to_session(await self._one("find_session", session_id, owner, any_owner))
 
@@ -119,7 +120,7 @@ class Repo(UpkeepQueries, TransferQueries):
         if row["running"]:
             raise TurnInProgress(turn_id=row["running"])
         if not row["id"]:
-            raise refuse(quotas)
+            raise longest_refusal(quotas)
         return quotas
 
     async def abandon_turn(self, request: TurnRequest, turn: Turn, backend: int) -> bool:
@@ -160,14 +161,14 @@ class Repo(UpkeepQueries, TransferQueries):
 
     async def find_turn(self, session_id: str, turn_id: str) -> Turn | None:
         row = await self._one("find_turn", session_id, turn_id)
-        return row and Turn(**row)
+        return row and to_turn(row)
 
     async def find_latest_turn(self, session_id: str, owner: str) -> Turn | None:
         """Return the latest turn of a session, None where it has none; raises NotFound."""
         row = await self._one("find_latest_turn", session_id, owner)
         if row is None:
             raise NotFound
-        return Turn(**row) if row["id"] else None
+        return to_turn(row) if row["id"] else None
 
     async def record_attempt(self, turn_id: str, epoch: int, attempt: int) -> bool:
         """Say that a request is about to be sent; False: the turn is not this process's any more."""
@@ -198,7 +199,7 @@ class Repo(UpkeepQueries, TransferQueries):
         row = await self._one(
             "finish_turn",
             *(turn.id, turn.epoch, turn.session_id),
-            *(answer.state, answer.outcome, answer.last_seq),
+            *(answer.state, answer.last_event, answer.last_seq),
             *(answer.text, answer.message_status, answer.content_blocks, answer.model, answer.stop_reason),
             *(answer.token_usage, answer.upstream_id, answer.first_content_at),
             *columns(events),

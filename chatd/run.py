@@ -7,13 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import backoff
-
 from chatd.beginning import Beginning
-from chatd.course import Course
 from chatd.crash import crash_point
 from chatd.errors import NotFound
-from chatd.failures import MAX_RETRY_AFTER, UpstreamError
+from chatd.failures import UpstreamError
 from chatd.journal import Lost, PendingLog
 from chatd.limits import count_tokens
 from chatd.logs import context_of
@@ -22,6 +19,7 @@ from chatd.outcome import Ending, conclude
 from chatd.prompt import Prompt, load_prompt
 from chatd.reply import Reply
 from chatd.sse import encode
+from chatd.turn_report import TurnReport
 
 if TYPE_CHECKING:
     from chatd.turns import Turns
@@ -44,7 +42,7 @@ class Run:
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
         self.asking = False
-        self.course = Course(turn, turns.config.model, turns.metrics, turns.tracing)
+        self.report = TurnReport(turn, turns.config.model, turns.metrics, turns.tracing)
         self.beginning = Beginning(turns, turn)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -66,7 +64,7 @@ class Run:
     def hand_over(self) -> None:
         """Leave the turn to the process that will take it over."""
         if self.beginning.made and not self.log.ended:
-            self.course.hand_over()
+            self.report.hand_over()
         self.log.end(lost=True)
         self.task.cancel()
 
@@ -90,7 +88,7 @@ class Run:
         if begun:
             self.log.committed(data, start)
             self.log.wake()
-            self.course.begin()
+            self.report.begin()
             if request.begun:
                 request.begun(turn)
             await self.answer()
@@ -101,13 +99,13 @@ class Run:
             failure = await self._ask()
             await self._finish(failure)
         except (Lost, NotFound):
-            self.course.lose()
+            self.report.lose()
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn is left to another process
-            self.course.give_up(error)
+            self.report.give_up(error)
         finally:
             self.log.end(lost=self.log.turn.state == "running")
             self.journal.tell_followers([self.log])
-            self.course.spend(self.reply)
+            self.report.spend(self.reply)
 
     async def _ask(self) -> str | None:
         """Return None when the answer is complete or was stopped, else the code of the failure."""
@@ -127,7 +125,7 @@ class Run:
         except (Lost, NotFound):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the turn ends by it
-            self.course.fail("the turn failed", error)
+            self.report.fail("the turn failed", error)
             return "internal"
         finally:
             self.asking = False
@@ -138,21 +136,17 @@ class Run:
         if self.turn.recoveries > MAX_RECOVERIES:
             return "recovery_limit"
         prompt = await self.journal.insist(self._load_prompt)
-        waits = backoff.expo(factor=2 * self.config.retry_factor, max_value=MAX_RETRY_AFTER)
-        for _ in range(self.attempt):  # the first wait is nothing; a recovered turn has had some
-            next(waits)
         while True:
             try:
                 crash_point("before_attempt")
-                with self.course.attempt(self.attempt, self.reply):
+                with self.report.attempt(self.attempt, self.reply):
                     await self._attempt(prompt)
             except UpstreamError as failure:
-                wait = next(waits)
                 if failure.code == "upstream_refusal":
                     self._take_back()
                 if not failure.retried or self.attempt >= MAX_ATTEMPTS:
                     return failure.code
-                await self._retry(failure.code, wait if failure.retry_after is None else failure.retry_after)
+                await self._retry(failure.code, failure.wait_after(self.attempt, self.config.retry_factor))
             else:
                 return None
 
@@ -191,7 +185,7 @@ class Run:
     def _show(self, piece: str) -> None:
         if self.first_content_at is None:
             self.first_content_at = datetime.now(UTC)
-            self.course.show_first()
+            self.report.show_first()
         self.log.add_text(piece)
 
     def _take_back(self) -> None:
@@ -206,7 +200,7 @@ class Run:
         if not await self.journal.insist(lambda: self.repo.record_attempt(turn.id, turn.epoch, attempt)):
             raise Lost
         crash_point("after_record_attempt")
-        self.course.retry(attempt, delay, reason)
+        self.report.retry(attempt, delay, reason)
         event = {
             "type": "retry",
             "attempt": attempt,
@@ -215,7 +209,7 @@ class Run:
             "reason": reason,
         }
         self.log.add_event(event)
-        with self.course.waiting():
+        with self.report.waiting():
             await asyncio.sleep(delay)
 
     async def _finish(self, failure: str | None) -> None:
@@ -226,7 +220,7 @@ class Run:
         except Lost:
             raise
         except Exception as error:  # noqa: BLE001 - the text is to be saved, whatever it is
-            self.course.fail("the turn can't be saved with all that the model sent: saving its text", error)
+            self.report.fail("the turn can't be saved with all that the model sent: saving its text", error)
             answer, last = self._conclude(failure or "internal", events)
             await self._write_end(events, replace(answer, content_blocks=None, token_usage=None), last)
 
@@ -239,15 +233,15 @@ class Run:
         return replace(answer, model=model, first_content_at=self.first_content_at, tokens=tokens), last
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
-        rows = [*((encode(event), event) for event in events), (answer.outcome, last)]
+        rows = [*((encode(event), event) for event in events), (answer.last_event, last)]
         numbered = [(seq, data) for seq, (data, _) in enumerate(rows, len(self.log.frames) + 1)]
         crash_point("before_finish")
         if not await self.journal.insist(lambda: self.repo.finish_turn(self.turn, answer, numbered)):
             stored = await self.journal.insist(lambda: self.repo.find_turn(self.turn.session_id, self.turn.id))
-            if stored is None or (stored.epoch, stored.outcome) != (self.turn.epoch, answer.outcome):
+            if stored is None or (stored.epoch, stored.last_event) != (self.turn.epoch, answer.last_event):
                 raise Lost
         crash_point("after_finish")
         for data, event in rows:
             self.log.committed(data, event)
-        self.log.turn = replace(self.turn, state=answer.state, outcome=answer.outcome, last_seq=answer.last_seq)
-        self.course.end(self.attempt, answer, last.get("code"))
+        self.log.turn = replace(self.turn, state=answer.state, last_event=answer.last_event, last_seq=answer.last_seq)
+        self.report.end(self.attempt, answer, last.get("code"))

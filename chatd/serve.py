@@ -17,10 +17,10 @@ from chatd import __version__, crash
 from chatd.app import create_app, drain
 from chatd.config import ANONYMOUS_IS_LOCAL, Config
 from chatd.errors import ConfigError, StartError
-from chatd.events import log_event
 from chatd.installed import check_installed
 from chatd.keys import TURNS
 from chatd.llm import ANTHROPIC
+from chatd.log_events import log_event
 from chatd.logs import AccessLogger, choose_format
 from chatd.parsing import is_loopback
 from chatd.systemd import notify, passed_socket

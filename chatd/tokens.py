@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -19,16 +18,14 @@ from chatd.config import Config
 from chatd.errors import Unauthorized
 from chatd.jwks import Jwks
 from chatd.models import Caller
+from chatd.owners import EVE_PREFIX, EVE_SUBJECT, eve_owner, is_name
 from chatd.parsing import is_local
 
 logger = logging.getLogger(__name__)
 
 SKEW = 60  # seconds that an issuer's clock may be ahead
 LAST_TIME = 253_402_300_799  # the end of the year 9999
-MAX_OWNER = 255
 MAX_CHARACTERS = 1000
-EVE_PREFIX = "CHARACTER:EVE:"
-EVE_SUBJECT = re.compile(EVE_PREFIX + "([1-9][0-9]{0,17})")
 EVE_AUDIENCE = "EVE Online"  # in the tokens of every application, so it tells nothing about whose they are
 TYPES = ("jwt", "at+jwt")  # and not, say, a logout token
 MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -127,15 +124,6 @@ def read_caller(claims: dict[str, Any], characters_claim: str) -> Caller:
         admin=claims.get("role") == "admin" or "admin" in as_list(claims.get("roles")),
         expires=float(min(claims["exp"], LAST_TIME)),
     )
-
-
-def is_name(owner: str) -> bool:
-    return bool(owner.strip()) and owner != "anonymous" and len(owner) <= MAX_OWNER and owner.isprintable()
-
-
-def eve_owner(subject: str, owner: Any) -> str:
-    """Return an EVE character's owner: whoever buys the character is another one (the claim `owner` changes then)."""
-    return f"{subject}:{owner}" if isinstance(owner, str) else subject
 
 
 def read_characters(listed: Any) -> frozenset[int]:

@@ -24,14 +24,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from chatd import __version__
 from chatd.config import Config
-from chatd.course import count_kinds, known_model
 from chatd.errors import ConfigError, Handler
-from chatd.events import log_event
 from chatd.failures import UpstreamError
 from chatd.llm import ANTHROPIC
+from chatd.log_events import log_event
 from chatd.models import Turn
 from chatd.parsing import place_of
 from chatd.reply import Reply
+from chatd.turn_report import count_kinds, known_model
 
 logger = logging.getLogger(__name__)
 

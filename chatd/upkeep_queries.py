@@ -1,16 +1,16 @@
-"""What the processes ask of the database to keep things going: the second part of chatd.repo.Repo."""
+"""What processes ask of the database to keep things going: leases, takeovers, sweeps, notices; part of Repo."""
 
 import uuid
 from collections.abc import Sequence
 
-from chatd.audit_queries import AuditQueries
-from chatd.models import ServerState, Turn
+from chatd.connections import Connections
+from chatd.models import ServerState, Turn, to_turn
 
 MAX_NOTICE = 200  # turns in one: PostgreSQL takes 8,000 bytes
 
 
-class UpkeepQueries(AuditQueries):
-    """Leases and takeovers, sweeps, a look at the server, notices."""
+class UpkeepQueries(Connections):
+    """What no client asks for: recovery, sweeps, a look at the server, notices."""
 
     # Recovery
 
@@ -24,12 +24,12 @@ class UpkeepQueries(AuditQueries):
     async def claim_turns(
         self, boot_id: uuid.UUID, dead: Sequence[uuid.UUID], limit: int, own: Sequence[str]
     ) -> list[Turn]:
-        return [Turn(**row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
+        return [to_turn(row) for row in await self._all("claim_turns", boot_id, dead, limit, own)]
 
     async def claim_turn(self, turn: Turn, boot_id: uuid.UUID) -> Turn | None:
         """Take a running turn over, whoever runs it; None: somebody else was first."""
         row = await self._one("claim_turn", turn.id, turn.epoch, boot_id)
-        return row and Turn(**row)
+        return row and to_turn(row)
 
     async def release_turns(self, turn_ids: Sequence[str], boot_id: uuid.UUID) -> None:
         """Let go of turns, and tell the other processes."""

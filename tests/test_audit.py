@@ -16,12 +16,12 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from chatd import audit as audits
 from chatd.app import create_app
-from chatd.audit import EACH, Flood
-from chatd.audit_key import AuditKey, make_key, read_audit_key
-from chatd.chain import Entry
-from chatd.checking import Check, check_audit
+from chatd.audit import writer
+from chatd.audit.chain import Entry
+from chatd.audit.key import AuditKey, make_key, read_audit_key
+from chatd.audit.verify import Check, check_audit
+from chatd.audit.writer import EACH, Flood
 from chatd.config import Config
 from chatd.errors import ConfigError, InDoubt
 from chatd.keys import AUDIT, REPO
@@ -235,8 +235,8 @@ def test_a_flood_from_everywhere_is_bounded() -> None:
     flood = Flood()
     now = datetime.now(UTC)
     admitted = sum(flood.admits(Entry(now, "sign_in", address=f"10.0.{n >> 8}.{n & 255}")) for n in range(9999))
-    assert admitted == audits.SOURCES + EACH
-    assert [entry.object for entry in flood.end()] == [f"{9999 - audits.SOURCES - EACH} more"]
+    assert admitted == writer.SOURCES + EACH
+    assert [entry.object for entry in flood.end()] == [f"{9999 - writer.SOURCES - EACH} more"]
     assert not flood.counts
     assert flood.end() == []
 
@@ -355,7 +355,7 @@ async def test_an_answer_that_is_lost_makes_no_entry_twice(
         return done
 
     monkeypatch.setattr(repo, "append_audit", lose_the_answer)
-    monkeypatch.setattr(audits, "RETRY", 0.05)
+    monkeypatch.setattr(writer, "RETRY", 0.05)
     for _ in range(3):
         await session_of(guarded)
     found = await check(repo)
@@ -367,8 +367,8 @@ async def test_while_the_database_is_away_entries_wait(
 ) -> None:
     """What is done is done, and told; an admin's read has to wait for its entry."""
     session = await session_of(guarded)
-    monkeypatch.setattr(audits, "RETRY", 0.05)
-    monkeypatch.setattr(audits, "WAIT", 0.3)
+    monkeypatch.setattr(writer, "RETRY", 0.05)
+    monkeypatch.setattr(writer, "WAIT", 0.3)
     append = repo.append_audit
     away = True
 
@@ -385,7 +385,7 @@ async def test_while_the_database_is_away_entries_wait(
 
 
 async def test_the_queue_is_bounded(guarded: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audits, "MAX_QUEUE", 3)
+    monkeypatch.setattr(writer, "MAX_QUEUE", 3)
     audit = guarded.client.server.app[AUDIT]
     for _ in range(10):
         audit.record(Entry(datetime.now(UTC), "sign_in"))

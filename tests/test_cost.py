@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from chatd import log, sse
+from chatd import sse, turn_log
 from chatd.config import Config
 from tests.chat_client import Chat, until
 from tests.conftest import Start
@@ -205,7 +205,7 @@ async def test_an_event_is_encoded_once_for_ten_readers(
         encoded["text" if isinstance(event, str) else event["type"]] += 1
         return to_json(event)
 
-    monkeypatch.setattr(log, "frame", frame)
+    monkeypatch.setattr(turn_log, "frame", frame)
     monkeypatch.setattr(sse.COMPACT, "encode", encode)
     await read_flushes(warm, model, 10)
     texts = 1 + FLUSHES

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator
 
-from chatd.describing import TAGS
 from chatd.errors import ChatdError
-from chatd.examples import ANSWERS, FAILURES
-from chatd.openapi import build_document
-from chatd.operations import OPERATIONS
-from chatd.responses import EVENTS
+from chatd.openapi.document import build_document
+from chatd.openapi.examples import FAILURES, RESPONSES
+from chatd.openapi.operations import OPERATIONS
+from chatd.openapi.responses import EVENTS
+from chatd.openapi.row_types import TAGS
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.model_server import Exchange, ModelServer, fails
@@ -100,7 +100,7 @@ def test_every_event_is_shown() -> None:
 
 
 def test_a_wrong_example_would_be_found() -> None:
-    value = ANSWERS["post_chat", 202]["to be attached to"]
+    value = RESPONSES["post_chat", 202]["to be attached to"]
     assert agrees(value, SCHEMAS["Accepted"])
     for wrong in (value | {"status": "idle"}, {"status": "thinking"}, value | {"turn_id": value["session_id"]}):
         assert not agrees(wrong, SCHEMAS["Accepted"])
@@ -177,9 +177,9 @@ async def test_the_answers_that_are_shown_are_like_real_ones(start: Start, model
     chat.client.session.headers.update(bearer(token("alice", character_ids=[7])))
     real = await real_answers(chat, model, bearer(token("root", role="admin")))
     for (operation, status, name), answer in real.items():
-        shown = ANSWERS[operation, status][name]
+        shown = RESPONSES[operation, status][name]
         assert alike(answer, shown), (operation, status, name, answer, shown)
-    told = {key for key in ANSWERS if key[0] not in NO_JSON}
+    told = {key for key in RESPONSES if key[0] not in NO_JSON}
     assert told - {key[:2] for key in real} == {("get_readyz", 503)}
 
 
@@ -193,7 +193,7 @@ async def test_the_events_that_are_shown_are_like_real_ones(chat: Chat, model: M
         assert events[-1]["type"] == kind
         session = events[0]["session_id"]
         for event in events:
-            shown = json.loads(ANSWERS["post_stream", 200][event["type"]]["data"])
+            shown = json.loads(RESPONSES["post_stream", 200][event["type"]]["data"])
             assert alike(event, shown), (event, shown)
     async with chat.attaching(session, f"turn-{'0' * 32}.1") as response:
         assert (await read_all(response))[0].kind == "reset"
@@ -203,7 +203,7 @@ async def test_so_are_those_of_the_test_of_streams(start: Start) -> None:
     chat = await start(heartbeat=0.05)
     async with chat.client.get("/agent/stream-test") as response:
         events = [event.data for event in await read_all(response)]
-    assert {event["type"] for event in events} == set(ANSWERS["get_stream_test", 200])
+    assert {event["type"] for event in events} == set(RESPONSES["get_stream_test", 200])
     for event in events:
-        shown = json.loads(ANSWERS["get_stream_test", 200][event["type"]]["data"])
+        shown = json.loads(RESPONSES["get_stream_test", 200][event["type"]]["data"])
         assert alike(event, shown), (event, shown)

@@ -14,7 +14,7 @@ from chatd.app import ROUTES
 from chatd.config import SECRETS, VARIABLES
 from chatd.errors import ChatdError
 from chatd.failures import TEXTS
-from chatd.responses import EVENTS
+from chatd.openapi.responses import EVENTS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

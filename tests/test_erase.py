@@ -8,9 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from chatd.audit import now
-from chatd.audit_key import AuditKey
-from chatd.chain import Entry
+from chatd.audit.chain import Entry, now
+from chatd.audit.key import AuditKey
 from chatd.config import Config
 from chatd.keys import AUDIT
 from tests.chat_client import Chat, until

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import chatd
-from chatd.course import TOKENS
 from chatd.embedded import SETTINGS, Postgres
-from chatd.events import EVENTS
+from chatd.log_events import EVENTS
+from chatd.turn_report import TOKENS
 from tests.chat_client import Chat, until
 from tests.conftest import execute
 from tests.model_server import ModelServer, fails, says

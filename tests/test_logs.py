@@ -15,9 +15,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from chatd.app import create_app
+from chatd.background import background
 from chatd.config import Config
-from chatd.events import log_event
 from chatd.failures import from_status
+from chatd.log_events import log_event
 from chatd.logs import (
     OWN,
     AccessLogger,
@@ -199,6 +200,17 @@ def test_others_are_heard_from_warnings_on(capsys: pytest.CaptureFixture[str]) -
     assert "canary" not in told
     assert "own words" in told
     assert "a warning" in told
+
+
+class Broken:
+    async def run(self) -> None:
+        raise ValueError("canary")
+
+
+async def test_a_task_that_fails_is_told_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    async with background(Broken().run()):
+        await until(lambda: bool(caplog.messages))
+    assert caplog.messages == ["background task Broken.run failed"]
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from openapi_spec_validator import validate
 from chatd.app import ROUTES, create_app
 from chatd.config import Config
 from chatd.middlewares import is_public
-from chatd.openapi import NOT_BLANK, build_document
-from chatd.operations import OPERATIONS
+from chatd.openapi.document import NOT_BLANK, build_document
+from chatd.openapi.operations import OPERATIONS
 from chatd.serve import make_runner
 from tests.chat_client import Chat
 from tests.token_provider import SECRET, bearer, token

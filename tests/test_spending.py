@@ -45,10 +45,11 @@ def test_a_price_holds_for_a_models_releases(model: str) -> None:
 
 
 async def test_prices(config: Config) -> None:
-    given = "claude-sonnet-5-5=3/15/3.75/0.30,vendor/m:free=0/0/0/0"
+    given = "claude-sonnet-5-5=3/15/3.75/0.30,vendor/m:free=0/0/0/0,m+tools=1/2/3/4"
     assert read_config({"CHATD_PRICES": given}).prices == {
         "claude-sonnet-5-5": Price(input=3, output=15, cache_write=3.75, cache_read=0.30),
         "vendor/m:free": Price(0, 0, 0, 0),
+        "m+tools": Price(1, 2, 3, 4),
     }
     assert config.prices == {}
 

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from chatd import migrate as migrations
-from chatd.audit_queries import AuditQueries
+from chatd.audit.queries import AuditQueries
 from chatd.connections import QUERIES
 from chatd.database import connected
 from chatd.errors import ConfigError, StartError
 from chatd.migrate import migrate, pending, read_migrations, sha256
 from chatd.repo import Repo, open_repo
-from chatd.transfer_queries import TransferQueries
+from chatd.transfer.queries import TransferQueries
 from chatd.upkeep_queries import UpkeepQueries
 from tests.conftest import execute
 
@@ -36,7 +36,7 @@ async def test_every_query_prepares_and_says_what_it_does(repo: Repo, name: str)
 
 def test_every_query_has_the_method_of_its_name_or_is_a_part_of_another() -> None:
     methods = {name for kind in Repo.__mro__ for name in vars(kind) if not name.startswith("_")}
-    assert QUERIES.keys() - methods == {"find_session", "forget_key", "lock_session", "lock_turn", "terminate_backend"}
+    assert QUERIES.keys() - methods == {"forget_key", "lock_session", "lock_turn", "terminate_backend"}
     source = "".join(map(inspect.getsource, (Repo, UpkeepQueries, AuditQueries, TransferQueries)))
     assert all(f'"{name}"' in source for name in QUERIES)
 

@@ -17,13 +17,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
 from chatd.errors import StartError
-from chatd.exporting import count_messages, export, find_owners
-from chatd.importing import import_file, open_export
 from chatd.repo import open_repo
-from chatd.transfer import open_output, telling_of_patience
-from chatd.transfer_format import MAX_LINE
+from chatd.transfer.command import open_output, telling_of_patience
+from chatd.transfer.exporting import count_messages, export, find_owners
+from chatd.transfer.format import MAX_LINE
+from chatd.transfer.importing import import_file, open_export
 from tests.chat_client import Chat
 from tests.conftest import NUMBERS, Start, execute
 from tests.model_server import ModelServer, fails, says
@@ -349,7 +349,7 @@ async def test_a_command_migrates_nothing(other: Command) -> None:
 async def test_a_reader_that_stands_still_holds_no_snapshot_for_ever(
     own: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatd.transfer_queries.PATIENCE", 0.3)
+    monkeypatch.setattr("chatd.transfer.queries.PATIENCE", 0.3)
     await fill(own.dsn, 2, 10)
     with pytest.raises(StartError, match="has waited for a pipe"):
         async with (
@@ -364,7 +364,7 @@ async def test_a_reader_that_stands_still_holds_no_snapshot_for_ever(
 async def test_a_file_that_stands_still_holds_no_locks_for_ever(
     other: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatd.transfer_queries.PATIENCE", 0.3)
+    monkeypatch.setattr("chatd.transfer.queries.PATIENCE", 0.3)
     file = open_export(BytesIO(file_of(WHOLE)), lambda _: time.sleep(0.6))
     with pytest.raises(StartError, match="has waited for a pipe"):
         async with open_repo(other.dsn, 1) as repo, telling_of_patience():
@@ -464,7 +464,10 @@ MISPLACED = "a message of the session before it, another session or the end shou
         ([HEADER, session(1, status="thinking")], "line 2: status: Must be one of: idle, error."),
         ([HEADER, session(1, created_at="2026-11-25T12:00:00")], "line 2: created_at: Must be a time with its offset"),
         ([HEADER, session(1, created_at="0001-01-01T00:00:00+01:00")], "line 2: created_at: Must be a time"),
-        ([HEADER, session(1, updated_at="1969-12-31T12:00:00Z")], "line 2: updated_at: Must be a time with its offset, since 1971"),
+        (
+            [HEADER, session(1, updated_at="1969-12-31T12:00:00Z")],
+            "line 2: updated_at: Must be a time with its offset, since 1971",
+        ),
         ([HEADER, session(1, **{"a\nb\x1b": 1})], "line 2: a\\nb\\x1b: Unknown field."),
         ([HEADER, session(1, 1), message(1, role="admin")], "line 3: role: Must be one of: user, assistant, system."),
         ([HEADER, session(1, 1), message(1, content=None)], "line 3: content: Field may not be null."),

@@ -12,12 +12,12 @@ import aiohttp
 from chatd.doctor.findings import Unexpected
 from chatd.sse import MAX_EVENT, data_of, decode
 
-TIMEOUT = 20.0  # seconds for an answer that is no stream
+TIMEOUT = 20.0  # seconds for a response that is no stream
 LOOK = "see what the proxy and chatd have logged"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: Any
     body: Any  # of JSON, else None
@@ -37,11 +37,13 @@ class Frame:
 
 
 class Client:
+    """Sends requests to a deployed chatd, with the token where there is one, and follows no redirect."""
+
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str | None) -> None:
         self.session, self.url = session, url.rstrip("/")
         self.token = {"Authorization": f"Bearer {token}"} if token else {}
 
-    async def call(self, method: str, path: str, *, anonymous: bool = False, **options: Any) -> Answer:
+    async def call(self, method: str, path: str, *, anonymous: bool = False, **options: Any) -> HttpResponse:
         headers = {**({} if anonymous else self.token), **options.pop("headers", {})}
         timeout = aiohttp.ClientTimeout(TIMEOUT)
         where = f"{self.url}{path}"
@@ -49,14 +51,14 @@ class Client:
             method, where, headers=headers, timeout=timeout, allow_redirects=False, **options
         ) as response:
             text = await response.text(errors="replace")
-            return Answer(response.status, response.headers, read_json(text))
+            return HttpResponse(response.status, response.headers, read_json(text))
 
     async def ask(self, method: str, path: str, status: int = 200, **options: Any) -> Any:
-        """Return the body of an answer with this status; raises Unexpected for another one."""
-        answer = await self.call(method, path, **options)
-        if answer.status != status:
-            raise unexpected(method, path, answer)
-        return answer.body
+        """Return the body of a response with this status; raises Unexpected for another one."""
+        response = await self.call(method, path, **options)
+        if response.status != status:
+            raise unexpected(method, path, response)
+        return response.body
 
     @asynccontextmanager
     async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -69,13 +71,13 @@ class Client:
         ) as response:
             if response.status not in {200, 204}:
                 text = await response.text(errors="replace")
-                raise unexpected(method, path, Answer(response.status, response.headers, read_json(text)))
+                raise unexpected(method, path, HttpResponse(response.status, response.headers, read_json(text)))
             yield response
 
 
-def unexpected(method: str, path: str, answer: Answer) -> Unexpected:
-    detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
-    return Unexpected(f"{method} {path} is answered with {answer.status}: {detail or 'not by chatd'}", LOOK)
+def unexpected(method: str, path: str, response: HttpResponse) -> Unexpected:
+    detail = response.body.get("detail") if isinstance(response.body, dict) else None
+    return Unexpected(f"{method} {path} is answered with {response.status}: {detail or 'not by chatd'}", LOOK)
 
 
 def read_json(text: str) -> Any:

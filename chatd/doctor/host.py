@@ -10,7 +10,7 @@ import tempfile
 from importlib.util import find_spec
 
 from chatd import __version__
-from chatd.audit_key import FILE, read_audit_key
+from chatd.audit.key import FILE, read_audit_key
 from chatd.config import Config, secret_files
 from chatd.doctor.findings import Finding, Findings, failed, warning
 from chatd.embedded import find_binaries

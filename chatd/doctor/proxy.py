@@ -8,7 +8,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from chatd.doctor.client import TIMEOUT, Answer, Client
+from chatd.doctor.client import TIMEOUT, Client, HttpResponse
 from chatd.doctor.findings import Finding, Findings, Unexpected, warning
 from chatd.headers import SERVER
 from chatd.parsing import is_local
@@ -24,20 +24,20 @@ NOT_THERE = "see whether the proxy runs and passes requests on to chatd"
 async def check_reachable(client: Client) -> Findings:
     """See that chatd answers there, and which."""
     try:
-        answer = await client.call("GET", "/healthz", anonymous=True, headers={"X-Request-ID": REQUEST_ID})
+        response = await client.call("GET", "/healthz", anonymous=True, headers={"X-Request-ID": REQUEST_ID})
     except aiohttp.ClientConnectorCertificateError as error:
         reason = getattr(error.certificate_error, "verify_message", "") or "it can't be verified"
         advice = "renew it, have the proxy send its whole chain, or name your own authority in SSL_CERT_FILE"
         raise Unexpected(f"the certificate is refused: {reason}", advice) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Unexpected(f"{client.url} can't be reached: {reason_of(error)}", NOT_THERE) from error
-    if answer.status in {301, 302, 307, 308}:
-        raise Unexpected(f"{client.url} redirects to {answer.headers.get('Location')}", "ask that server instead")
-    if answer.status != 200 or answer.body != {"status": "ok"}:
-        raise Unexpected(f"{client.url}/healthz is answered with {answer.status}, not as chatd does", NOT_THERE)
+    if response.status in {301, 302, 307, 308}:
+        raise Unexpected(f"{client.url} redirects to {response.headers.get('Location')}", "ask that server instead")
+    if response.status != 200 or response.body != {"status": "ok"}:
+        raise Unexpected(f"{client.url}/healthz is answered with {response.status}, not as chatd does", NOT_THERE)
     document = await client.ask("GET", "/openapi.json", anonymous=True)
     yield Finding("reachable", f"chatd {document['info']['version']} answers at {client.url}")
-    yield look_at_request_id(answer.headers.get("X-Request-ID"))
+    yield look_at_request_id(response.headers.get("X-Request-ID"))
 
 
 def reason_of(error: Exception) -> str:
@@ -102,10 +102,10 @@ def look_at_certificate(days: float, version: str) -> Finding:
 
 async def check_outside(client: Client) -> Findings:
     """See that what is for the host alone is not passed on: where a proxy answers, or whoever does on another host."""
-    answers = {path: await client.call("GET", path, anonymous=True) for path in INNER}
-    if is_local(client.url) and not any(map(came_by_proxy, answers.values())):
+    responses = {path: await client.call("GET", path, anonymous=True) for path in INNER}
+    if is_local(client.url) and not any(map(came_by_proxy, responses.values())):
         yield Finding("inner paths", "no proxy is seen, and this host may read them")
-    elif seen := [path for path, answer in answers.items() if answer.status == 200 or is_unready(answer)]:
+    elif seen := [path for path, response in responses.items() if response.status == 200 or is_unready(response)]:
         paths = " and ".join(seen)
         advice = f"nginx: location = {seen[0]} {{ return 404; }}, and so on; they are for the host alone"
         yield warning("inner paths", f"{paths} can be read from outside", advice)
@@ -113,28 +113,28 @@ async def check_outside(client: Client) -> Findings:
         yield Finding("inner paths", f"{' and '.join(INNER)} are not passed on")
 
 
-def came_by_proxy(answer: Answer) -> bool:
-    """Tell whether an answer bears a proxy's name; one that leaves chatd's own and adds no Via can't be told."""
-    return answer.headers.get("Server") != SERVER["Server"] or "Via" in answer.headers
+def came_by_proxy(response: HttpResponse) -> bool:
+    """Tell whether a response bears a proxy's name; one that leaves chatd's own and adds no Via can't be told."""
+    return response.headers.get("Server") != SERVER["Server"] or "Via" in response.headers
 
 
-def is_unready(answer: Answer) -> bool:
-    return isinstance(answer.body, dict) and "checks" in answer.body
+def is_unready(response: HttpResponse) -> bool:
+    return isinstance(response.body, dict) and "checks" in response.body
 
 
 async def check_auth(client: Client) -> Findings:
     """See that the token is accepted, and that none means no."""
-    answer = await client.call("GET", "/agent/me")
-    if answer.status == 401:
+    response = await client.call("GET", "/agent/me")
+    if response.status == 401:
         given = "the token is not accepted" if client.token else "a token is needed"
         raise Unexpected(given, "set CHATD_TOKEN to one of an owner's, or CHATD_JWT_SECRET to the server's")
-    if answer.status == 403:
+    if response.status == 403:
         advice = "set CHATD_AUTH=jwt on the server; CHATD_ALLOW_ANONYMOUS=1 lets everyone in"
         raise Unexpected("chatd is without tokens, and answers to no proxy", advice)
-    if answer.status != 200:
-        raise Unexpected(f"GET /agent/me is answered with {answer.status}", NOT_THERE)
+    if response.status != 200:
+        raise Unexpected(f"GET /agent/me is answered with {response.status}", NOT_THERE)
     if (await client.call("GET", "/agent/me", anonymous=True)).status == 401:
-        yield Finding("auth", f"the token speaks for {answer.body['owner']}; without one nobody is let in")
+        yield Finding("auth", f"the token speaks for {response.body['owner']}; without one nobody is let in")
     elif is_local(client.url):
         yield Finding("auth", "none, on this host")
     else:

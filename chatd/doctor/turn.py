@@ -52,7 +52,7 @@ async def check_turn(client: Client) -> Findings:
     body = {"character_id": character, "title": TITLE}
     session = (await client.ask("POST", "/agent/session", 201, json=body))["session_id"]
     try:
-        async for finding in Turn(client, session, character).check():
+        async for finding in TurnCheck(client, session, character).check():
             yield finding
     finally:
         try:
@@ -62,7 +62,7 @@ async def check_turn(client: Client) -> Findings:
             yield warning("session", f"{session} is left there: {reason}", f"{LOOK}, and delete it")
 
 
-class Turn:
+class TurnCheck:
     """One turn of a session: begun, left, come back to, stopped."""
 
     def __init__(self, client: Client, session: str, character: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.audit.recording import record_creation, recorded
 from chatd.characters import check_character
 from chatd.errors import NotFound, RateLimited, UpstreamFailed, problem
 from chatd.handlers.stream import send
@@ -14,7 +15,6 @@ from chatd.logs import go_on_with
 from chatd.models import Turn, TurnRequest
 from chatd.quotas import count_message, count_request, hold_stream, note
 from chatd.readers import locate_start
-from chatd.recording import record_creation, recorded
 from chatd.requests import check_session_id, idempotency_key, read_body, session_id_in
 from chatd.schemas import ChatRequest, dump_message, respond
 
@@ -29,11 +29,11 @@ async def begin(request: web.Request) -> tuple[Turn, bool]:
     key = idempotency_key(request)
     body = await read_body(request, ChatRequest)
     session_id = check_session_id(body["session_id"]) if body["session_id"] is not None else None
-    character_id = check_character(request, body["character_id"], session_id)
+    check_character(request, body["character_id"], session_id)
     asked = TurnRequest(
         request[CALLER].owner,
         session_id,
-        character_id,
+        body["character_id"],
         body["message"],
         key,
         begun=None if session_id else record_creation(request),
@@ -76,7 +76,7 @@ async def post_stop(request: web.Request) -> web.Response:
     if turn and turn.state == "running":
         async with recorded(request, "turn.stop", session_id):
             turn = await request.app[TURNS].stop(turn)
-        body |= {"stopped": turn.state == "stopped", "message_id": json.loads(turn.outcome or "{}")["message_id"]}
+        body |= {"stopped": turn.state == "stopped", "message_id": json.loads(turn.last_event or "{}")["message_id"]}
     return respond(body)
 
 
@@ -100,17 +100,17 @@ def accepted(turn: Turn, headers: Mapping[str, str]) -> web.Response:
 async def answered(request: web.Request, turn: Turn, headers: Mapping[str, str]) -> web.Response:
     """Return a turn's answer, or a problem where the model could not give one."""
     repo = request.app[REPO]
-    outcome = json.loads(turn.outcome or "{}")
+    last = json.loads(turn.last_event or "{}")
     ids: dict[str, Any] = {
         "session_id": turn.session_id,
         "turn_id": turn.id,
-        "message_id": outcome["message_id"],
+        "message_id": last["message_id"],
     }
     if turn.state == "failed":
-        failure = problem(UpstreamFailed(outcome["error"], **ids, session_status="error", reason=outcome["code"]))
+        failure = problem(UpstreamFailed(last["error"], **ids, session_status="error", reason=last["code"]))
         failure.headers.update(headers)
         return failure
     message = await request.app[JOURNAL].insist(lambda: repo.find_message(turn.session_id, turn.message_id))
-    if message is None and outcome["message_id"]:
+    if message is None and last["message_id"]:
         raise NotFound  # the session was deleted just now
     return respond({**ids, "status": "idle", "message": message and dump_message(message)}, headers=headers)

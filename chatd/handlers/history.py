@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
+from chatd.audit.recording import record_read
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO
-from chatd.recording import record_read
 from chatd.requests import read_query, session_id_in
 from chatd.schemas import HistoryPage, respond_text
 from chatd.sse import encode

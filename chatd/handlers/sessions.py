@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from chatd.audit.recording import record_read, recorded
 from chatd.characters import check_character
 from chatd.crash import crash_point
 from chatd.errors import InvalidRequest
 from chatd.keys import CALLER, REPO, TURNS
 from chatd.models import Session, new_id
 from chatd.quotas import count_request
-from chatd.recording import record_read, recorded
 from chatd.requests import read_body, read_query, session_id_in
 from chatd.schemas import Page, RenameRequest, SessionRequest, dump_session, respond
 
@@ -62,7 +62,7 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 async def get_session(request: web.Request) -> web.Response:
     caller = request[CALLER]
-    session = await request.app[REPO].get_session(session_id_in(request), caller.owner, any_owner=caller.admin)
+    session = await request.app[REPO].find_session(session_id_in(request), caller.owner, any_owner=caller.admin)
     await record_read(request, session.owner, session.id)
     return respond(dump_session(session))
 

@@ -4,9 +4,9 @@ import time
 
 from aiohttp import web
 
+from chatd.audit.recording import recorded
 from chatd.keys import CALLER, REPO
 from chatd.quotas import count_request
-from chatd.recording import recorded
 from chatd.requests import check_session_id, read_body
 from chatd.schemas import TicketRequest, respond
 from chatd.tickets import LIFE, create_ticket

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Locator, Page, expect
 
-from chatd.operations import OPERATIONS
+from chatd.openapi.operations import OPERATIONS
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.e2e.conftest import OpenPage, Watch, url_of

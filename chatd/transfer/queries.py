@@ -1,4 +1,4 @@
-"""What `chatd export` and `chatd import` ask of the database: a part of chatd.repo.Repo."""
+"""What `chatd export` and `chatd import` ask of the database; part of Repo."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ PATIENCE = 3600.0  # seconds that the other end of a pipe may stand still: the s
 
 
 class TransferQueries(Connections):
-    """Most of it on a connection that is given: in the snapshot, or the transaction, of a command."""
+    """Sessions and messages in bulk, mostly on a connection that is given: a command's snapshot, or transaction."""
 
     async def allow_idling(self, conn: Connection) -> None:
         await conn.execute(QUERIES["allow_idling"], f"{PATIENCE * 1000:.0f}")

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 
-from chatd.audit import now
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
+from chatd.audit.writer import record_command
 from chatd.connections import Connection
 from chatd.errors import Unavailable
 from chatd.models import Session
+from chatd.owners import last_name
 from chatd.repo import Repo
-from chatd.retention import last_name, tell
-from chatd.transfer_format import dump_header, dump_line, dump_message, dump_session
+from chatd.transfer.format import dump_header, dump_line, dump_message, dump_session
 
 PAGE = 500
 ALL = "all owners"
@@ -37,15 +38,15 @@ async def export(repo: Repo, key: AuditKey, owners: Sequence[str | None], counts
     Before the first one, it is in the audit who is about to be read.
     """
     objects = [ALL if owner is None else key.owner_id(owner) for owner in owners]
-    await tell(repo, key, "export", objects, "begun")
+    await record_command(repo, key, "export", objects, "begun")
     async with repo.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         await repo.allow_idling(conn)
-        yield dump_header(now())
+        yield dump_header(datetime.now(UTC))
         for owner in owners:
             async for piece in export_owner(repo, conn, owner, counts):
                 yield piece
         yield dump_line("end", counts)
-    await tell(repo, key, "export", objects, "ok")
+    await record_command(repo, key, "export", objects, "ok")
 
 
 async def export_owner(repo: Repo, conn: Connection, owner: str | None, counts: Counter[str]) -> Pieces:

@@ -9,8 +9,7 @@ from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
-from chatd.audit import now
-from chatd.chain import Entry
+from chatd.audit.chain import Entry, now
 from chatd.errors import ChatdError, Handler, Unavailable
 from chatd.keys import AUDIT, CALLER, CONFIG, METRICS, REQUEST_ID
 from chatd.middlewares import ANONYMOUS

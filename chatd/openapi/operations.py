@@ -1,11 +1,20 @@
-"""The API's description, a row a route: what it does, takes and answers. chatd.openapi makes the document of it.
+"""A row a route: what it does, takes and answers. The document is made of it.
 
 What every route has in common, an error or a header, is not in here but there.
 """
 
-from chatd import responses
-from chatd.describing import CACHED, NOT_CHANGED, QUOTAS, SESSION_ERRORS, STREAM, TURN_ERRORS, Answer, Operation
 from chatd.errors import CharacterForbidden, Forbidden, NotFound, RateLimited, Unavailable, UpstreamFailed
+from chatd.openapi import responses
+from chatd.openapi.row_types import (
+    CACHED,
+    NOT_CHANGED,
+    QUOTAS,
+    SESSION_ERRORS,
+    STREAM,
+    TURN_ERRORS,
+    Operation,
+    ResponseInfo,
+)
 from chatd.schemas import (
     AuditPage,
     ChatRequest,
@@ -22,8 +31,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/agent/chat"): Operation(
         "Post a message and wait for the answer",
         {
-            200: Answer("The turn has ended.", responses.Answer, headers=("Idempotency-Replayed", *QUOTAS)),
-            202: Answer("The turn goes on.", responses.Accepted, headers=("Location", "Idempotency-Replayed", *QUOTAS)),
+            200: ResponseInfo("The turn has ended.", responses.AnswerSchema, headers=("Idempotency-Replayed", *QUOTAS)),
+            202: ResponseInfo(
+                "The turn goes on.", responses.Accepted, headers=("Location", "Idempotency-Replayed", *QUOTAS)
+            ),
         },
         (*TURN_ERRORS, UpstreamFailed),
         parameters=("Idempotency-Key", "Prefer"),
@@ -37,7 +48,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/chat/stream"): Operation(
         "Post a message and stream the answer",
-        {200: Answer("The turn's events, to its end.", "StreamEvent", STREAM, ("Idempotency-Replayed", *QUOTAS))},
+        {200: ResponseInfo("The turn's events, to its end.", "StreamEvent", STREAM, ("Idempotency-Replayed", *QUOTAS))},
         TURN_ERRORS,
         parameters=("Idempotency-Key",),
         body=ChatRequest,
@@ -51,8 +62,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/agent/chat/stream/{session_id}"): Operation(
         "Attach to the running turn, or go on behind a cursor",
         {
-            200: Answer("The events behind the cursor, to the turn's end.", "StreamEvent", STREAM),
-            204: Answer("There is nothing (more) to stream."),
+            200: ResponseInfo("The events behind the cursor, to the turn's end.", "StreamEvent", STREAM),
+            204: ResponseInfo("There is nothing (more) to stream."),
         },
         (NotFound, RateLimited),
         parameters=("Last-Event-ID", "last_event_id"),
@@ -66,7 +77,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/agent/stream-test"): Operation(
         "Stream numbers and heartbeats for a while, to see what arrives through a proxy",
-        {200: Answer("What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS)},
+        {
+            200: ResponseInfo(
+                "What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS
+            )
+        },
         (RateLimited,),
         tag="host",
         description=(
@@ -76,7 +91,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/agent/chat/history/{session_id}"): Operation(
         "Read messages, oldest first",
-        {200: Answer("The latest messages, or those before or after one: not both.", responses.History)},
+        {200: ResponseInfo("The latest messages, or those before or after one: not both.", responses.History)},
         SESSION_ERRORS,
         query=HistoryPage,
         tag="chat",
@@ -87,7 +102,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/chat/stop/{session_id}"): Operation(
         "Stop the running turn and keep its text",
-        {200: Answer("Nothing runs there now.", responses.Stopped, headers=QUOTAS)},
+        {200: ResponseInfo("Nothing runs there now.", responses.Stopped, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
         tag="chat",
         description=(
@@ -97,7 +112,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/stream-ticket"): Operation(
         "Make a ticket for a session's streams",
-        {201: Answer("The ticket.", responses.Ticket, headers=QUOTAS)},
+        {201: ResponseInfo("The ticket.", responses.Ticket, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
         body=TicketRequest,
         tag="access",
@@ -108,7 +123,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/agent/session"): Operation(
         "Make a session",
-        {201: Answer("The session.", SessionSchema, headers=("Location", *QUOTAS))},
+        {201: ResponseInfo("The session.", SessionSchema, headers=("Location", *QUOTAS))},
         (CharacterForbidden, RateLimited, Unavailable),
         body=SessionRequest,
         tag="sessions",
@@ -116,7 +131,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/agent/sessions"): Operation(
         "List sessions, latest activity first",
-        {200: Answer("The sessions, and the cursor of the next page.", responses.SessionList)},
+        {200: ResponseInfo("The sessions, and the cursor of the next page.", responses.SessionList)},
         (Unavailable,),
         query=Page,
         tag="sessions",
@@ -124,14 +139,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/agent/session/{session_id}"): Operation(
         "Read a session",
-        {200: Answer("The session.", SessionSchema)},
+        {200: ResponseInfo("The session.", SessionSchema)},
         SESSION_ERRORS,
         tag="sessions",
         description="An admin may read any session, which the audit records.",
     ),
     ("PATCH", "/agent/session/{session_id}"): Operation(
         "Rename a session",
-        {200: Answer("The session.", SessionSchema, headers=QUOTAS)},
+        {200: ResponseInfo("The session.", SessionSchema, headers=QUOTAS)},
         (*SESSION_ERRORS, RateLimited),
         body=RenameRequest,
         tag="sessions",
@@ -139,20 +154,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/agent/session/{session_id}"): Operation(
         "Delete a session with all its messages",
-        {204: Answer("It is gone.")},
+        {204: ResponseInfo("It is gone.")},
         SESSION_ERRORS,
         tag="sessions",
         description="A running turn is stopped first. There is no way back.",
     ),
     ("GET", "/agent/me"): Operation(
         "Read what the token says",
-        {200: Answer("Whom it speaks for, as which characters, and how long.", MeSchema)},
+        {200: ResponseInfo("Whom it speaks for, as which characters, and how long.", MeSchema)},
         tag="access",
         description="Without tokens everyone is `anonymous`.",
     ),
     ("GET", "/agent/audit"): Operation(
         "Read the audit, latest entry first; for admins",
-        {200: Answer("The entries, and the cursor of the next page.", responses.Audit)},
+        {200: ResponseInfo("The entries, and the cursor of the next page.", responses.Audit)},
         (Forbidden, Unavailable),
         query=AuditPage,
         tag="audit",
@@ -160,25 +175,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/healthz"): Operation(
         "Is the process alive?",
-        {200: Answer("It is.", responses.Health)},
+        {200: ResponseInfo("It is.", responses.Health)},
         tag="host",
         description="It looks at nothing but itself: a process that does not answer should be replaced.",
     ),
     ("GET", "/readyz"): Operation(
         "May it be sent requests?",
-        {200: Answer("It may.", responses.Readiness), 503: Answer("It may not, now.", responses.Readiness)},
+        {200: ResponseInfo("It may.", responses.Readiness), 503: ResponseInfo("It may not, now.", responses.Readiness)},
         tag="host",
         description="503 while the database is away or the process shuts down: send requests elsewhere.",
     ),
     ("GET", "/openapi.json"): Operation(
         "Read this document",
-        {200: Answer("OpenAPI 3.1.", "Document")},
+        {200: ResponseInfo("OpenAPI 3.1.", "Document")},
         tag="page",
         description="Made from the schemas that requests are checked by.",
     ),
     ("GET", "/metrics"): Operation(
         "Read the metrics; for admins and this host's own programs",
-        {200: Answer("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
+        {200: ResponseInfo("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
         (Forbidden,),
         local=True,
         tag="host",
@@ -186,19 +201,19 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/"): Operation(
         "Open the web page",
-        {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
+        {200: ResponseInfo("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
         tag="page",
         description="It works below a path of a proxy's, too.",
     ),
     ("GET", "/docs"): Operation(
         "Open this description as a page",
-        {200: Answer("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
+        {200: ResponseInfo("The page.", "File", "text/html", CACHED), **NOT_CHANGED},
         tag="page",
         description="Every operation, with its examples, and a form to send it by; it loads nothing from elsewhere.",
     ),
     ("GET", "/web/{path:.+}"): Operation(
         "Read one of the page's files",
-        {200: Answer("The file.", "File", "*/*", CACHED), **NOT_CHANGED},
+        {200: ResponseInfo("The file.", "File", "*/*", CACHED), **NOT_CHANGED},
         (NotFound,),
         parameters=("path",),
         tag="page",
@@ -206,7 +221,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/favicon.ico"): Operation(
         "Read the page's icon",
-        {200: Answer("The icon.", "File", "image/x-icon", CACHED), **NOT_CHANGED},
+        {200: ResponseInfo("The icon.", "File", "image/x-icon", CACHED), **NOT_CHANGED},
         tag="page",
         description="It is the page's own.",
     ),

@@ -43,7 +43,7 @@ def failure_code() -> fields.String:
     return one_of(*TEXTS, description="Why the model could not answer.")
 
 
-class Answer(Outgoing):
+class AnswerSchema(Outgoing):
     """A turn that has ended."""
 
     session_id = session_id()

@@ -1,16 +1,16 @@
-"""How a turn goes, as log, metrics and traces tell it: what befalls it, and a line at its end."""
+"""What befalls a turn, told to logs, metrics and traces, and a line at its end."""
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from chatd.events import log_event
+from chatd.log_events import log_event
 from chatd.logs import ids_of
 from chatd.metrics import Metrics
 from chatd.models import Answer, Turn
+from chatd.parsing import MODEL
 from chatd.reply import Reply
 
 if TYPE_CHECKING:
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MODEL = re.compile(r"[A-Za-z0-9._:/@+-]{1,64}")
 TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 ENDED = "turn ended: %(outcome)s"
 
 
-class Course:
-    """The times of a turn in this process, in seconds by the loop's clock."""
+class TurnReport:
+    """Tells logs, metrics and traces what befalls a turn. Its times are in seconds, by the loop's clock."""
 
     def __init__(self, turn: Turn, model: str, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.turn, self.model, self.metrics = turn, model, metrics

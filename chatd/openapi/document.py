@@ -1,4 +1,4 @@
-"""The API's description, OpenAPI 3.1: made once, when it is first asked for, of the router and chatd.operations."""
+"""The document: made once, when it is first asked for, of the router and the rows of chatd.openapi.operations."""
 
 import json
 import re
@@ -11,9 +11,8 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
-from chatd import __version__, examples, responses
+from chatd import __version__
 from chatd.app import ROUTES
-from chatd.describing import TAGS, Answer, Operation
 from chatd.errors import (
     ChatdError,
     Forbidden,
@@ -26,8 +25,10 @@ from chatd.errors import (
     UpstreamFailed,
 )
 from chatd.middlewares import is_public
-from chatd.operations import OPERATIONS
-from chatd.parameters import HEADERS, PARAMETERS, PROBLEM_HEADERS, SECURITY_SCHEMES, STRING, JsonObject
+from chatd.openapi import examples, responses
+from chatd.openapi.operations import OPERATIONS
+from chatd.openapi.parameters import HEADERS, PARAMETERS, PROBLEM_HEADERS, SECURITY_SCHEMES, STRING, JsonObject
+from chatd.openapi.row_types import TAGS, Operation, ResponseInfo
 from chatd.schemas import Text, Time, one_of
 
 DESCRIPTION = """Durable LLM chat. Errors are problem documents (RFC 9457) with a stable `code`. A method that a path
@@ -120,7 +121,7 @@ class Builder:
             "description": operation.description,
             "security": self._security(route, operation),
             "parameters": self._parameters(route, operation),
-            "responses": self._answers(route, operation) | self._problems(route, operation),
+            "responses": self._responses(route, operation) | self._problems(route, operation),
         }
         if operation.body is not None:
             content = {"schema": operation.body} | named(examples.REQUESTS.get(route.handler.__name__, {}))
@@ -140,9 +141,9 @@ class Builder:
             given += self.converter.schema2parameters(operation.query, location="query")
         return given
 
-    def _answers(self, route: web.RouteDef, operation: Operation) -> JsonObject:
-        shown = {status: examples.ANSWERS.get((route.handler.__name__, status), {}) for status in operation.answers}
-        return {str(status): answer_of(answer, shown[status]) for status, answer in operation.answers.items()}
+    def _responses(self, route: web.RouteDef, operation: Operation) -> JsonObject:
+        shown = {status: examples.RESPONSES.get((route.handler.__name__, status), {}) for status in operation.responses}
+        return {str(status): response_of(response, shown[status]) for status, response in operation.responses.items()}
 
     def _problems(self, route: web.RouteDef, operation: Operation) -> JsonObject:
         """Return a response for each status; a status may have several codes."""
@@ -163,11 +164,11 @@ class Builder:
         return errors
 
 
-def answer_of(answer: Answer, shown: JsonObject) -> JsonObject:
-    described = {"description": answer.description, "headers": headers(*answer.headers)}
-    if answer.schema is None:
+def response_of(response: ResponseInfo, shown: JsonObject) -> JsonObject:
+    described = {"description": response.description, "headers": headers(*response.headers)}
+    if response.schema is None:
         return described
-    return described | {"content": {answer.media_type: {"schema": answer.schema} | named(shown)}}
+    return described | {"content": {response.media_type: {"schema": response.schema} | named(shown)}}
 
 
 def named(values: JsonObject) -> JsonObject:

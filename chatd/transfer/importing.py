@@ -8,13 +8,13 @@ from typing import Any, BinaryIO
 
 import asyncpg
 
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
+from chatd.audit.writer import record_command
 from chatd.connections import Connection
 from chatd.errors import StartError
 from chatd.models import Session
 from chatd.repo import Repo
-from chatd.retention import tell
-from chatd.transfer_format import MAX_LINE, SCHEMAS, WrongLine, load_line
+from chatd.transfer.format import MAX_LINE, SCHEMAS, WrongLine, load_line
 
 BATCH = 1000  # messages in a statement; sessions and messages in a transaction, and then the rest of a session
 BATCH_BYTES = 4 << 20
@@ -161,7 +161,7 @@ async def import_file(repo: Repo, key: AuditKey, file: ExportFile) -> Counter[st
 
     Raises StartError that names the line where something is wrong with the file.
     """
-    await tell(repo, key, "import", ["a file"], "begun")
+    await record_command(repo, key, "import", ["a file"], "begun")
     async with repo.connection() as conn:
         importing = Import(repo, conn, file)
         try:
@@ -171,5 +171,5 @@ async def import_file(repo: Repo, key: AuditKey, file: ExportFile) -> Counter[st
             raise StartError(
                 f"line {file.number}: {error}; {done}; import the whole file again once it is mended"
             ) from None
-    await tell(repo, key, "import", [f"{importing.counts['sessions']} sessions"], "ok")
+    await record_command(repo, key, "import", [f"{importing.counts['sessions']} sessions"], "ok")
     return importing.counts

@@ -1,4 +1,4 @@
-"""What the API's description says of a route: the form of a row of chatd.operations, and what many rows have."""
+"""What the description says of a route: the form of a row of chatd.openapi.operations, and what many rows have."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ Errors = tuple[type[ChatdError], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes when all is well; without a schema there is no body.
+class ResponseInfo:
+    """A response when all is well; without a schema there is no body.
 
-    `headers` are names of HEADERS in chatd.parameters. The schema of a stream is that of each of its events.
+    `headers` are names of HEADERS in chatd.openapi.parameters. The schema of a stream is that of each of its events.
     """
 
     description: str
@@ -33,14 +33,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A route. `parameters` are names of PARAMETERS in chatd.parameters; `ticket`: a ticket opens it, too;
+    """A route. `parameters` are names of PARAMETERS in chatd.openapi.parameters; `ticket`: a ticket opens it, too;
     `local`: this host's own programs need no token.
 
-    Its examples are in chatd.examples.
+    Its examples are in chatd.openapi.examples.
     """
 
     summary: str
-    answers: dict[int, Answer]
+    responses: dict[int, ResponseInfo]
     errors: Errors = ()
     query: type[Schema] | None = None
     parameters: tuple[str, ...] = ()
@@ -63,4 +63,4 @@ TURN_ERRORS: Errors = (CharacterForbidden, NotFound, TurnInProgress, Idempotency
 QUOTAS = ("RateLimit", "RateLimit-Policy")
 SESSION_ERRORS: Errors = (NotFound, Unavailable)
 CACHED = ("ETag",)
-NOT_CHANGED = {304: Answer("It is as If-None-Match says.", headers=CACHED)}
+NOT_CHANGED = {304: ResponseInfo("It is as If-None-Match says.", headers=CACHED)}

@@ -14,13 +14,13 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chatd.audit_key import read_audit_key
+from chatd.audit.key import read_audit_key
 from chatd.commands import open_for_command
 from chatd.config import Config
 from chatd.errors import ConfigError, InDoubt, StartError
-from chatd.exporting import count_messages, export, find_owners
-from chatd.importing import import_file, open_export
-from chatd.transfer_queries import PATIENCE
+from chatd.transfer.exporting import count_messages, export, find_owners
+from chatd.transfer.importing import import_file, open_export
+from chatd.transfer.queries import PATIENCE
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from ipaddress import ip_network
 
-from chatd.audit_key import AuditKey
+from chatd.audit.chain import BROKEN, Entry, Head, Link, chain, find_link, make_head, names_of, now
+from chatd.audit.key import AuditKey
 from chatd.background import wait_for
-from chatd.chain import BROKEN, Entry, Head, Place, chain, find_place, make_head, names_of
 from chatd.connections import Connection
 from chatd.errors import Unavailable
 from chatd.repo import Repo
@@ -71,7 +70,7 @@ class Audit:
         self.wake, self.hurry, self.idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.idle.set()
         self.known: Head | None = None  # where this process has moved the head
-        self.place: Place | None = None
+        self.link: Link | None = None
         self.floods = {"owner": Flood(), "address": Flood()}  # many addresses hide no owner
         self.minute: asyncio.TimerHandle | None = None
         self.dropped = 0
@@ -141,7 +140,7 @@ class Audit:
                 away = True
                 await asyncio.sleep(RETRY)
             except Exception:
-                self.place = None
+                self.link = None
                 if len(entries) > 1:  # the others are to be written
                     return all([await self._append([entry]) for entry in entries])
                 logger.exception("the audit lacks an entry that can't be written")
@@ -156,27 +155,27 @@ class Audit:
         What is tried again, since an answer was lost, is the very same as before: so it is there once, however often.
         """
         while True:
-            place = self.place = self.place or await self._find_place(conn)
-            rows = chain(self.key, place, entries)
+            link = self.link = self.link or await self._find_link(conn)
+            rows = chain(self.key, link, entries)
             head = make_head(self.key, rows[-1].seq, rows[-1].mac)
-            if await self.repo.append_audit(conn, place, head, names_of(self.key, entries), rows):
+            if await self.repo.append_audit(conn, link, head, names_of(self.key, entries), rows):
                 break
             if await self.repo.find_audit_mac(conn, rows[0].seq) == rows[0].mac:
                 break  # an answer was lost
-            self.place = None
+            self.link = None
         self.known = head
-        self.place = Place(head, head.seq, head.mac)
+        self.link = Link(head, head.seq, head.mac)
 
-    async def _find_place(self, conn: Connection) -> Place:
+    async def _find_link(self, conn: Connection) -> Link:
         """Return where the audit goes on."""
         found = await self.repo.read_audit_head(conn)
         assert found is not None, "agent_audit_head is empty"
-        place = find_place(self.key, *found, self.known)
-        if place.link == BROKEN:
+        link = find_link(self.key, *found, self.known)
+        if link.mac == BROKEN:
             logger.error("somebody has tampered with the audit, see chatd audit verify; it goes on behind the gap")
-        elif place.link and not self.key.is_own(place.link):
+        elif link.mac and not self.key.is_own(link.mac):
             logger.warning("the audit was written with another key: set CHATD_AUDIT_KEY to the same everywhere")
-        return place
+        return link
 
     def _report_dropped(self) -> None:
         if self.dropped:
@@ -201,5 +200,8 @@ class Audit:
             logger.error("the audit lacks the last entries, %d or more: the database is away", max(len(self.queue), 1))
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
+async def record_command(repo: Repo, key: AuditKey, action: str, objects: Sequence[str], outcome: str) -> None:
+    """Put in the audit what a command is about to do, or has done: it may end in between."""
+    if entries := [Entry(now(), action, object=each, outcome=outcome) for each in objects]:
+        async with repo.connection() as conn:
+            await Audit(repo, key).append_on(conn, entries)

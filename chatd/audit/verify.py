@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from chatd.audit_key import ID_SIZE, AuditKey
-from chatd.chain import NO_HEAD, START, Anchor, Head, Row, is_anchor_of, is_head_of, values_of
+from chatd.audit.chain import NO_HEAD, START, Anchor, Head, Row, is_anchor_of, is_head_of, values_of
+from chatd.audit.key import ID_SIZE, AuditKey
 from chatd.repo import Repo
 
 PAGE = 1000
@@ -16,7 +16,7 @@ CHANGED = {
 
 
 class Check:
-    """Takes the audit's entries in order, from behind what retention left out; `findings` is what is wrong."""
+    """Takes the audit's entries in order, from behind what pruning left out; `findings` is what is wrong."""
 
     def __init__(self, key: AuditKey, anchor: Anchor | None) -> None:
         self.key = key
@@ -25,7 +25,7 @@ class Check:
         self.count = 0
         if anchor is not None and not is_anchor_of(key, anchor):
             self._find("anchor", anchor.seq, anchor.signature)
-        self.seq, self.link = (anchor or START).seq, (anchor or START).mac
+        self.seq, self.mac = (anchor or START).seq, (anchor or START).mac
 
     def take(self, row: Row) -> None:
         self.count += 1
@@ -34,9 +34,9 @@ class Check:
             return
         if row.seq > self.seq + 1:
             self._say(describe_missing(self.seq + 1, row.seq - 1))  # and the chain goes on behind the gap, unseen
-        elif not self.key.made(row.mac, *values_of(self.link, row)):
+        elif not self.key.made(row.mac, *values_of(self.mac, row)):
             self._find("entry", row.seq, row.mac)
-        self.seq, self.link = row.seq, row.mac
+        self.seq, self.mac = row.seq, row.mac
 
     def end(self, head: Head | None) -> None:
         """Compare the head with the last entry."""
@@ -44,7 +44,7 @@ class Check:
             self._say("the head is missing")
         elif head.seq > self.seq:
             self._say(f"{describe_missing(self.seq + 1, head.seq)} at the end")
-        elif (head.seq, head.mac) != (self.seq, self.link):
+        elif (head.seq, head.mac) != (self.seq, self.mac):
             self._say(f"the head is at {head.seq}, and not at the last entry")
         elif head != NO_HEAD and not is_head_of(self.key, head):
             self._find("head", head.seq, head.signature)

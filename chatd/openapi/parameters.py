@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chatd.examples import SESSION, TURN
+from chatd.openapi.examples import SESSION, TURN
 from chatd.requests import IDEMPOTENCY_KEY
 from chatd.schemas import SESSION_ID_FORM
 

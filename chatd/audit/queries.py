@@ -1,4 +1,4 @@
-"""What is asked of the database about the audit, and to erase a person: the first part of chatd.repo.Repo."""
+"""What is asked of the database about the audit, and to erase a person; part of Repo."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -6,23 +6,26 @@ from typing import Any
 
 import asyncpg
 
-from chatd.chain import Anchor, Head, Place, Row
+from chatd.audit.chain import Anchor, Head, Link, Row
 from chatd.connections import QUERIES, Connection, Connections
 
 LONG_TIMEOUT = 600.0  # seconds for a statement of a command that deletes what has become large
 
 
 class AuditQueries(Connections):
-    """Where a connection is given, a statement is one of several of a transaction, or of a snapshot."""
+    """The audit's entries, head and anchors, and what is to be erased of an owner.
+
+    Where a connection is given, a statement is one of several of a transaction, or of a snapshot.
+    """
 
     async def append_audit(
-        self, conn: Connection, place: Place, head: Head, names: Mapping[str, str], rows: Sequence[Row]
+        self, conn: Connection, link: Link, head: Head, names: Mapping[str, str], rows: Sequence[Row]
     ) -> bool:
         """Append entries and move the head; False: the audit has moved meanwhile."""
         owners = [list(names), list(names.values())]
         columns = [list(column) for column in zip(*rows, strict=True)]
         try:
-            status = await conn.execute(QUERIES["append_audit"], *place.head[:2], *head, *owners, *columns)
+            status = await conn.execute(QUERIES["append_audit"], *link.head[:2], *head, *owners, *columns)
         except asyncpg.UniqueViolationError:  # an entry that chatd has not written
             return False
         return int(status.rpartition(" ")[2]) == len(rows)

@@ -36,7 +36,7 @@ class Log:
     def committed(self, data: str, event: dict[str, Any]) -> None:
         """Show an event that is on disk; `data` is its JSON."""
         self.frames.append(frame(self.turn.id, len(self.frames) + 1, data))
-        follow(self.text, event)
+        apply_event(self.text, event)
 
     def end(self, *, lost: bool = False) -> None:
         """Let the readers end, after the last frame."""
@@ -49,8 +49,8 @@ class Log:
             reader.go_on()
 
 
-def follow(text: list[str], event: dict[str, Any]) -> None:
-    """Add to a text, in pieces, what an event does to it."""
+def apply_event(text: list[str], event: dict[str, Any]) -> None:
+    """Do to a text, in pieces, what an event says."""
     if event["type"] == "reset":
         text.clear()
     if event["type"] in {"text", "reset"}:

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from chatd.audit_key import AuditKey
+from chatd.audit.key import AuditKey
+
+
+def now() -> datetime:
+    """Return the time of an entry that is made now."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +54,16 @@ class Head(NamedTuple):
     signature: bytes
 
 
-class Place(NamedTuple):
-    """Where an entry is put: behind the head as it was seen, after the number `seq`, chained to `link`."""
+class Link(NamedTuple):
+    """What the next entry is chained to: the head as it was seen, the number `seq` of the one before, its `mac`."""
 
     head: Head
     seq: int
-    link: bytes
+    mac: bytes
 
 
 class Anchor(NamedTuple):
-    """The last entry that retention left out."""
+    """The last entry that pruning left out."""
 
     seq: int
     at: datetime
@@ -75,9 +80,9 @@ def as_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def values_of(link: bytes, row: Row) -> tuple[str | int | None, ...]:
-    """Return what an entry's mac is over."""
-    return ("entry", link.hex(), row.seq, as_text(row.at), *row[2:-1])
+def values_of(before: bytes, row: Row) -> tuple[str | int | None, ...]:
+    """Return what an entry's mac is over; `before` is the mac of the entry before it."""
+    return ("entry", before.hex(), row.seq, as_text(row.at), *row[2:-1])
 
 
 def is_head_of(key: AuditKey, head: Head) -> bool:
@@ -96,14 +101,14 @@ def is_anchor_of(key: AuditKey, anchor: Anchor) -> bool:
     return key.made(anchor.signature, "anchor", anchor.seq, as_text(anchor.at), anchor.mac.hex())
 
 
-def find_place(key: AuditKey, head: Head, last: int, known: Head | None) -> Place:
-    """Return where to go on; `last` is the last entry that is there, `known` the head that this process moved last.
+def find_link(key: AuditKey, head: Head, last: int, known: Head | None) -> Link:
+    """Return what to go on from; `last` is the last entry that is there, `known` the head that this process moved last.
 
     A head that is another key's is only believed where the entry is that key's, too: the mac tells which.
     """
     if last > head.seq or (known and known.seq > head.seq) or not is_plausible(key, head):
-        return Place(head, max(last, head.seq), BROKEN)
-    return Place(head, head.seq, head.mac)
+        return Link(head, max(last, head.seq), BROKEN)
+    return Link(head, head.seq, head.mac)
 
 
 def is_plausible(key: AuditKey, head: Head) -> bool:
@@ -114,15 +119,15 @@ def is_plausible(key: AuditKey, head: Head) -> bool:
     return True
 
 
-def chain(key: AuditKey, place: Place, entries: Sequence[Entry]) -> list[Row]:
+def chain(key: AuditKey, link: Link, entries: Sequence[Entry]) -> list[Row]:
     """Return entries as they are to stand in the audit."""
-    rows, link = [], place.link
-    for seq, entry in enumerate(entries, place.seq + 1):
+    rows, mac = [], link.mac
+    for seq, entry in enumerate(entries, link.seq + 1):
         owner = None if entry.owner is None else key.owner_id(entry.owner)
         said = (entry.action, entry.object, entry.request_id, entry.address, entry.outcome)
         row = Row(seq, entry.at, owner, *said, b"")
-        link = key.sign(*values_of(link, row))
-        rows.append(row._replace(mac=link))
+        mac = key.sign(*values_of(mac, row))
+        rows.append(row._replace(mac=mac))
     return rows
 
 

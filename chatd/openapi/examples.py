@@ -128,7 +128,7 @@ REQUESTS: dict[str, dict[str, JsonObject]] = {
 STREAM = {
     name: {"id": f"{TURN}.{number}", "data": json.dumps(data)} for number, (name, data) in enumerate(EVENTS.items(), 1)
 }
-ANSWERS: dict[tuple[str, int], dict[str, Any]] = {
+RESPONSES: dict[tuple[str, int], dict[str, Any]] = {
     ("post_chat", 200): {
         "an answer": {
             "session_id": SESSION,
