@@ -9,11 +9,11 @@ from chatd.keys import CALLER, CONFIG
 def check_character(request: web.Request, character_id: int, session_id: str | None = None) -> None:
     """Raise NotYourCharacter unless the token may speak for this character.
 
-    A token that lists none speaks for any, unless the settings require one that does: then for none but that of a
-    session of its own, which is for the query to check.
+    A token without a list speaks for any, unless the settings require one: then for none but that of a session of
+    its own, which is for the query to check.
     """
     characters = request[CALLER].characters
     if characters is None and not request.app[CONFIG].require_character:
         return
-    if character_id not in (characters or ()) and (characters or session_id is None):
+    if character_id not in (characters or ()) and (characters is not None or session_id is None):
         raise NotYourCharacter

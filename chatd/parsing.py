@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -167,9 +167,15 @@ def is_loopback(host: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ip_address(name).is_loopback
+        return plain_address(name).is_loopback
     except ValueError:
         return False
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address, one of IPv4 as that, even where a socket for both shows it as IPv6; raises ValueError."""
+    address = ip_address(text)
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
 def place_of(url: str) -> str:

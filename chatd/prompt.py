@@ -33,6 +33,10 @@ class Prompt:
             return replace(self, system=self.system[: len(self.system) // 2])
         return replace(self, messages=((role, text[-max(1, len(text) // 2) :]),))
 
+    def tokens(self) -> int:
+        """Return about how many tokens it takes."""
+        return sum(estimate_tokens(text) for text in (self.system, *(text for _, text in self.messages)))
+
     def parameters(self, messages: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
         """Return the request's `system` and `messages`; all of it, up to the last message of the user's, is cached."""
         sent = messages or self.messages

@@ -221,9 +221,11 @@ class Repo(AuditQueries, TransferQueries, UpkeepQueries):
         if await self._one("create_ticket", ticket, session_id, owner, life, token_expires_at) is None:
             raise NotFound
 
-    async def use_ticket(self, ticket: bytes, session_id: str, life: float) -> tuple[str, datetime | None] | None:
+    async def use_ticket(
+        self, ticket: bytes, session_id: str, life: float, grace: float = 0.0
+    ) -> tuple[str, datetime | None] | None:
         """Return the owner that a ticket speaks for and when its token expires, and have it live on."""
-        row = await self._one("use_ticket", ticket, session_id, life)
+        row = await self._one("use_ticket", ticket, session_id, life, grace)
         return row and tuple(row)
 
 

@@ -38,6 +38,7 @@ class Run:
         self.config, self.repo, self.journal, self.llm = turns.config, turns.repo, turns.journal, turns.llm
         self.log = PendingLog(turn, turns.journal)
         self.reply = Reply()
+        self.prompt: Prompt | None = None
         self.attempt = turn.attempt
         self.first_content_at: datetime | None = None
         self.stopping = turn.stop_requested
@@ -135,7 +136,7 @@ class Run:
             return None
         if self.turn.recoveries > MAX_RECOVERIES:
             return "recovery_limit"
-        prompt = await self.journal.insist(self._load_prompt)
+        self.prompt = prompt = await self.journal.insist(self._load_prompt)
         while True:
             try:
                 crash_point("before_attempt")
@@ -229,8 +230,14 @@ class Run:
         answer, last = conclude(ending)
         model = answer.model or self.config.model
         shown = "" if answer.state == "done" else answer.text or ""
-        tokens = count_tokens(self.reply.usage, shown) if self.config.rate_tokens else None
+        tokens = self._count_tokens(answer, shown) if self.config.rate_tokens else None
         return replace(answer, model=model, first_content_at=self.first_content_at, tokens=tokens), last
+
+    def _count_tokens(self, answer: Answer, shown: str) -> int:
+        """Count what the turn has used: the prompt where it was stopped before the model's server said anything."""
+        if answer.state == "stopped" and self.prompt and not self.reply.usage:
+            return self.prompt.tokens()
+        return count_tokens(self.reply.usage, shown)
 
     async def _write_end(self, events: list[dict[str, Any]], answer: Answer, last: dict[str, Any]) -> None:
         rows = [*((encode(event), event) for event in events), (answer.last_event, last)]

@@ -209,7 +209,11 @@ class AuditEntry(Outgoing):
 
     seq = fields.Integer(required=True, metadata=about("Its number; there are no gaps."))
     at = Time(required=True, metadata=about("When it was done."))
-    owner = fields.String(required=True, allow_none=True, metadata=about("By whom; null where that was erased."))
+    owner = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=about("By whom; the id alone where the name was erased; null where nobody is known."),
+    )
     owner_id = fields.String(required=True, allow_none=True, metadata=about("The owner's id, which outlives the name."))
     action = fields.String(required=True, metadata=about("What was done, such as `session.create`."))
     object = fields.String(required=True, allow_none=True, metadata=about("To what: an id."))

@@ -6,6 +6,7 @@ import logging
 from chatd.crash import crash_point
 from chatd.errors import Unavailable
 from chatd.repo import Repo
+from chatd.tickets import GRACE
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ async def sweep_once(repo: Repo, retention: float) -> None:
         await asyncio.sleep(PAUSE)
     while await repo.sweep_keys(KEYS) == KEYS:
         await asyncio.sleep(PAUSE)
-    while await repo.sweep_tickets(TICKETS) == TICKETS:
+    while await repo.sweep_tickets(TICKETS, GRACE) == TICKETS:
         await asyncio.sleep(PAUSE)
     while await repo.sweep_usage(USAGE) == USAGE:
         await asyncio.sleep(PAUSE)

@@ -19,6 +19,7 @@ from chatd.repo import Repo
 
 LIFE = 300.0  # seconds without use
 RENEWAL = 60.0  # seconds between two uses of one whose stream is open
+GRACE = 3600.0  # seconds that the database may be away before the tickets of open streams are lost
 
 
 async def create_ticket(repo: Repo, caller: Caller, session_id: str) -> str:
@@ -52,7 +53,7 @@ async def renew(repo: Repo, ticket: str, session_id: str) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
         with suppress(Unavailable):
-            await repo.use_ticket(digest(ticket), session_id, LIFE)
+            await repo.use_ticket(digest(ticket), session_id, LIFE, GRACE)
 
 
 def digest(ticket: str) -> bytes:

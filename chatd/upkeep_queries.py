@@ -47,9 +47,9 @@ class UpkeepQueries(Connections):
         """Delete a batch of old idempotency keys and return how many."""
         return len(await self._all("sweep_keys", limit))
 
-    async def sweep_tickets(self, limit: int) -> int:
+    async def sweep_tickets(self, limit: int, grace: float) -> int:
         """Delete a batch of expired tickets and return how many."""
-        return len(await self._all("sweep_tickets", limit))
+        return len(await self._all("sweep_tickets", limit, grace))
 
     async def sweep_usage(self, limit: int) -> int:
         """Delete a batch of what was counted on days long gone and return how many."""

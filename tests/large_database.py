@@ -165,6 +165,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "replay_key": (OWNER, KEY),
     "request_stop": (TURN,),
     "scan_audit": (ENTRIES // 2, 50),
+    "scan_owners": ("own-", 50),
     "scan_messages": (SESSION, MESSAGES // 2, 50),
     "scan_sessions": (SESSION, 50),
     "set_context_start": (SESSION, MESSAGES // 2),
@@ -172,8 +173,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     # planner is right to read all of it.
     "sweep_events": ((KEPT - 10) * 60.0, 2, 2 * EVENTS + 1),
     "sweep_keys": (5,),
-    "sweep_tickets": (5,),
+    "sweep_tickets": (5, 0.0),
     "sweep_usage": (5,),
     "terminate_backend": (1 << 30,),
-    "use_ticket": (hash_of(TICKETS), an_id("sess", TICKETS), 300.0),
+    "use_ticket": (hash_of(TICKETS), an_id("sess", TICKETS), 300.0, 0.0),
 }

@@ -257,6 +257,7 @@ TAMPERING = {
     "changed owner": ("UPDATE agent_audit SET owner = 'own-x' WHERE seq = 3", r"entry 3 was changed"),
     "changed action": ("UPDATE agent_audit SET action = 'x' WHERE seq = 1", r"entry 1 was changed"),
     "changed time": ("UPDATE agent_audit SET at = at + interval '1 us' WHERE seq = 2", r"entry 2 was changed"),
+    "changed name": ("UPDATE agent_owners SET name = 'mallory'", r"the name of own-[0-9a-f]+ was changed"),
     "a null": ("UPDATE agent_audit SET object = NULL WHERE seq = 2", r"entry 2 was changed"),
     "changed mac": (
         "UPDATE agent_audit SET mac = set_byte(mac, 20, 7 # get_byte(mac, 20)) WHERE seq = 3",

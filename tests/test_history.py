@@ -25,7 +25,7 @@ async def fill(chat: Chat, count: int) -> str:
 
 
 def contents(page: dict[str, Any]) -> list[int]:
-    return [int(message["content"]) for message in page["messages"]]
+    return [int(message["content"].strip("\x01")) for message in page["messages"]]
 
 
 async def test_a_message_looks_the_same_wherever_it_is_shown(chat: Chat, model: ModelServer) -> None:
@@ -65,11 +65,14 @@ async def test_pages_forwards(chat: Chat) -> None:
     assert contents(await chat.history(session, after=page["messages"][-1]["id"])) == []
 
 
-async def test_a_page_ends_early_where_its_messages_are_huge(chat: Chat) -> None:
+@pytest.mark.parametrize(("character", "times"), [(" ", 1_200_000), ("\x01", 200_000)])
+async def test_a_page_ends_early_where_its_messages_are_huge(chat: Chat, character: str, times: int) -> None:
+    """As JSON, that is, where some characters are six, and each is there twice."""
     session = await fill(chat, 3)
     async with chat.turns.repo.connection() as conn:
         await conn.execute(
-            "UPDATE agent_messages SET content = content || repeat(' ', $2) WHERE session_id = $1", session, 3 << 20
+            "UPDATE agent_messages SET content = content || repeat($2, $3) WHERE session_id = $1",
+            *(session, character, times),
         )
     latest = await chat.history(session)
     assert contents(latest) == [1, 2]

@@ -398,6 +398,20 @@ async def test_what_a_failed_turn_used_counts(limited: Start, model: ModelServer
     assert await sql(chat, "SELECT tokens FROM agent_usage") == 3 * (100 + 5 + 3 + 1)
 
 
+async def test_a_turn_that_is_stopped_before_a_word_counts_its_prompt(limited: Start, model: ModelServer) -> None:
+    async def says_nothing(_: Exchange) -> None:
+        await asyncio.sleep(30)
+
+    model.default = says_nothing
+    chat = await limited(rate_tokens=1000)
+    alice = Owner(chat)
+    session = await alice.session()
+    await alice.ask("POST", "/agent/chat", chat.body("x" * 600, session), **ASYNC)
+    await until(lambda: bool(model.requests))
+    await alice.stop(session)
+    assert 200 <= await sql(chat, "SELECT tokens FROM agent_usage") < 250
+
+
 async def test_usage_that_can_not_be(limited: Start, model: ModelServer) -> None:
     async def boasts(exchange: Exchange) -> None:
         await exchange.start(input_tokens=1e308, cache_read_input_tokens=-5, cache_creation_input_tokens="many")

@@ -81,7 +81,7 @@ async def test_it_recovers_and_sweeps(migrated: Roles, start: Start, model: Mode
             await asyncio.sleep(0.05)
     repo = second.turns.repo
     assert await repo.sweep_events(0, 100, 1000) == 1
-    assert await repo.sweep_keys(10) == await repo.sweep_tickets(10) == 0
+    assert await repo.sweep_keys(10) == await repo.sweep_tickets(10, 0) == 0
 
 
 async def test_a_statement_in_doubt_is_undone(migrated: Roles, start: Start) -> None:

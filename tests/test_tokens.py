@@ -291,6 +291,7 @@ async def test_characters(start: Start) -> None:
     problem = await chat.call("POST", "/agent/chat", 403, json=body, headers=bearer(token(character_ids=[8])))
     assert problem["code"] == "character_forbidden"
     await chat.call("POST", "/agent/chat", 403, json=body, headers=bearer(token(character_ids=[9, 10])))
+    await chat.call("POST", "/agent/chat", 403, json=body, headers=bearer(token(character_ids=[])))
     await chat.call("POST", "/agent/chat", 200, json=body, headers=bearer(token()))
 
 

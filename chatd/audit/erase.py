@@ -19,6 +19,8 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
     Servers may run meanwhile: what they answer in these sessions is lost to them. Raises StartError where the owner
     goes on writing.
     """
+    while await repo.sweep_usage(KEYS) == KEYS:  # what is old is found by its day alone
+        pass
     erased = Counter({"sessions": 0, "idempotency keys": 0, "names": 0})
     last = last_name(name)
     ids: dict[str, set[str]] = {}

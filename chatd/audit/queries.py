@@ -42,6 +42,10 @@ class AuditQueries(Connections):
     async def scan_audit(self, conn: Connection, seq: int, limit: int) -> list[Row]:
         return [Row(*row) for row in await conn.fetch(QUERIES["scan_audit"], seq, limit)]
 
+    async def scan_owners(self, conn: Connection, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return the ids that follow one, and whose they are."""
+        return [(row[0], row[1]) for row in await conn.fetch(QUERIES["scan_owners"], after, limit)]
+
     async def find_audit_anchor(self, conn: Connection) -> Anchor | None:
         row = await conn.fetchrow(QUERIES["find_audit_anchor"])
         return row and Anchor(*row)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
@@ -14,7 +13,7 @@ from chatd.errors import ChatdError, Handler, Unavailable
 from chatd.keys import AUDIT, CALLER, CONFIG, METRICS, REQUEST_ID
 from chatd.middlewares import ANONYMOUS
 from chatd.models import Turn
-from chatd.parsing import is_loopback
+from chatd.parsing import is_loopback, plain_address
 from chatd.schemas import SESSION_ID
 
 logger = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ def target(request: web.Request) -> str:
 
 def find_address(request: web.Request) -> str | None:
     """Return where a request comes from: the peer, or of a proxy on this host, what it says last."""
-    peer = request.remote or None
+    peer = read_address(request.remote or "") or request.remote or None
     if request.app[CONFIG].auth == "none" or not (peer is None or is_loopback(peer)):
         return peer
     given = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
@@ -101,6 +100,6 @@ def find_address(request: web.Request) -> str | None:
 
 def read_address(text: str) -> str | None:
     try:
-        return None if "%" in text else str(ip_address(text))
+        return None if "%" in text else str(plain_address(text))
     except ValueError:
         return None

@@ -4,6 +4,7 @@ from collections import Counter
 
 from chatd.audit.chain import NO_HEAD, START, Anchor, Head, Row, is_anchor_of, is_head_of, values_of
 from chatd.audit.key import ID_SIZE, AuditKey
+from chatd.connections import Connection
 from chatd.repo import Repo
 
 PAGE = 1000
@@ -37,6 +38,10 @@ class Check:
         elif not self.key.made(row.mac, *values_of(self.mac, row)):
             self._find("entry", row.seq, row.mac)
         self.seq, self.mac = row.seq, row.mac
+
+    def take_name(self, owner_id: str, name: str) -> None:
+        if not self.others and self.key.owner_id(name) != owner_id:  # else it may be another key's
+            self._say(f"the name of {owner_id} was changed")
 
     def end(self, head: Head | None) -> None:
         """Compare the head with the last entry."""
@@ -79,4 +84,13 @@ async def check_audit(repo: Repo, key: AuditKey) -> Check:
             seq = rows[-1].seq
         found = await repo.read_audit_head(conn)
         check.end(found and found[0])
+        await check_names(repo, conn, check)
     return check
+
+
+async def check_names(repo: Repo, conn: Connection, check: Check) -> None:
+    after = ""
+    while owners := await repo.scan_owners(conn, after, PAGE):
+        for owner_id, name in owners:
+            check.take_name(owner_id, name)
+        after = owners[-1][0]

@@ -96,7 +96,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query=HistoryPage,
         tag="chat",
         description=(
-            "Without a cursor the latest ones. A page of long messages ends after 4 MiB of text. For the page before, "
+            "Without a cursor the latest ones. A page of long messages ends after 4 MiB. For the page before, "
             "ask again with `before` of the answer; with `after`, until a page is empty."
         ),
     ),

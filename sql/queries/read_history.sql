@@ -1,7 +1,7 @@
 -- Read a page of a session of the owner's as JSON: written here it costs a third of what it costs to be taken apart, made
 -- objects of, and put together again. One row; none: no such session. The keys are those of schemas.MessageSchema.
--- By hand, which takes two thirds of row_to_json's time. A page ends early once its messages have 4 MiB: each text is
--- in it twice, and escaped, and a slow reader has all of it held for it here.
+-- By hand, which takes two thirds of row_to_json's time. A page ends early once its JSON has 4 MiB, which a slow reader
+-- has held for it here: each text is in it twice, and an escape makes six characters of one.
 -- $1 session_id  $2 owner  $3 id of the message before which, or $4 after which the page is, or null  $5 limit
 -- $6 whether any owner will do
 WITH place AS (
@@ -35,9 +35,13 @@ WITH place AS (
         || '","model":' || coalesce(to_json(model)::text, 'null')
         || ',"stop_reason":' || coalesce(to_json(stop_reason)::text, 'null') || '}' AS json
     FROM sized
-    WHERE size - octet_length(content) < 4194304
+    WHERE size - octet_length(content) < 2097152
+), escaped AS (
+    SELECT *, sum(octet_length(json)) OVER (ROWS UNBOUNDED PRECEDING) AS size FROM message
+), shown AS (
+    SELECT seq, id, json FROM escaped WHERE size - octet_length(json) < 4194304
 ), oldest AS (
-    SELECT id, seq FROM message ORDER BY seq LIMIT 1
+    SELECT id, seq FROM shown ORDER BY seq LIMIT 1
 )
 SELECT
     owner,
@@ -47,6 +51,6 @@ SELECT
     (SELECT id FROM oldest WHERE EXISTS (
         SELECT FROM agent_messages WHERE session_id = $1 AND seq < (SELECT seq FROM oldest)
     )) AS before,
-    (SELECT coalesce(string_agg(json, ',' ORDER BY seq), '') FROM message) AS messages
+    (SELECT coalesce(string_agg(json, ',' ORDER BY seq), '') FROM shown) AS messages
 FROM agent_sessions
 WHERE id = $1 AND (owner = $2 OR $6)

@@ -12,6 +12,7 @@ BEGIN
                 WHEN 'agent_audit' THEN 'SELECT, INSERT'
                 WHEN 'agent_audit_head' THEN 'SELECT, UPDATE'
                 WHEN 'agent_audit_anchors' THEN 'SELECT'
+                WHEN 'agent_owners' THEN 'SELECT, INSERT, DELETE'
                 ELSE 'SELECT, INSERT, UPDATE, DELETE'
             END AS privileges
         FROM pg_class
