@@ -89,7 +89,7 @@ def date(text: str) -> datetime:
 
 def subject(text: str) -> str:
     if not text.isprintable() or not text.strip():
-        raise ValueError("no subject")
+        raise ValueError
     return text
 
 
