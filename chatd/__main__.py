@@ -49,11 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_command(names, "serve", "migrate the database, then serve until SIGTERM", serve.serve)
     add_command(names, "migrate", "migrate the database and exit", commands.migrate)
     doctor = add_command(names, "doctor", "check settings, database and model, or a deployed server", run_doctor)
-    doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="of a server, as its clients call it")
+    doctor.add_argument("url", nargs="?", type=http_url, metavar="URL", help="a deployed server, as clients reach it")
     token = add_command(names, "token", "print a token, for development", commands.token)
     token.add_argument("--sub", required=True, metavar="NAME", help="the subject: who the token speaks for")
     token.add_argument("--character", type=int, nargs="+", action="extend", default=[], metavar="N")
-    token.add_argument("--ttl", type=float, default=3600, metavar="SECONDS", help="how long it is accepted (3600)")
+    token.add_argument("--ttl", type=float, default=3600, metavar="SECONDS", help="how long the token is valid (3600)")
     token.add_argument("--admin", action="store_true", help="give it the role admin")
     add_data_commands(names)
     return parser
@@ -61,20 +61,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_data_commands(names: Any) -> None:
     """Add the commands about what is kept: the audit, a person's data, files."""
-    audit = names.add_parser("audit", help="check the audit, or delete what is old in it")
+    audit = names.add_parser("audit", help="check the audit, or delete its old entries")
     actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_command(actions, "verify", "check that nothing was changed, taken out or put in", commands.verify_audit)
     pruning = add_command(actions, "prune", "delete the entries from before a date", commands.prune_audit)
-    pruning.add_argument("--before", required=True, type=date, metavar="DATE", help="2026-11-23, say, or with a time")
-    erasing = add_command(names, "erase", "delete all of a person's data", commands.erase_owner)
+    pruning.add_argument("--before", required=True, type=date, metavar="DATE", help="like 2026-11-23, or with a time")
+    erasing = add_command(names, "erase", "delete all of an owner's data", commands.erase_owner)
     erasing.add_argument("--owner", required=True, type=subject, metavar="NAME", help="the subject of their tokens")
     summary = "write sessions with their messages to a file, or stdout"
     exporting = add_command(names, "export", summary, export_sessions)
-    exporting.add_argument("--owner", type=subject, metavar="NAME", help="those of one owner, not of all")
-    exporting.add_argument("--output", type=Path, metavar="FILE", help="where to, once all of it is there (stdout)")
+    exporting.add_argument("--owner", type=subject, metavar="NAME", help="only the sessions of this owner")
+    exporting.add_argument("--output", type=Path, metavar="FILE", help="write there, once all of it is ready (stdout)")
     summary = "add the sessions of an export that are not there yet"
     importing = add_command(names, "import", summary, import_sessions)
-    importing.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what export has written (stdin)")
+    importing.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a file that export wrote (stdin)")
 
 
 def add_command(names: Any, name: str, summary: str, run: Callable[..., object]) -> argparse.ArgumentParser:
@@ -90,7 +90,7 @@ def date(text: str) -> datetime:
 
 def subject(text: str) -> str:
     if not text.isprintable() or not text.strip():
-        raise ValueError("no subject")
+        raise ValueError
     return text
 
 

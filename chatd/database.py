@@ -42,7 +42,7 @@ NOT_MIGRATED = (
     "run `chatd migrate`, or start the new server, first"
 )
 MAY_NOT = "DATABASE_URL: its role may not migrate the database: run `chatd migrate` with CHATD_MIGRATE_URL"
-ELSEWHERE = "CHATD_MIGRATE_URL: what it has migrated is not there for DATABASE_URL: another database, or another schema"
+ELSEWHERE = "CHATD_MIGRATE_URL: DATABASE_URL does not find what was migrated: another database, or another schema"
 
 
 @asynccontextmanager

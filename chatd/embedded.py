@@ -134,7 +134,7 @@ class Postgres:
                 await self.clear()
                 await self.launch(settings)
             except OSError:
-                logger.exception("it can't be started")
+                logger.exception("the embedded PostgreSQL can't be started")
 
     async def create(self) -> None:
         """Make the cluster beside its place and move it there when it is whole."""

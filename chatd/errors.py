@@ -78,13 +78,13 @@ class NotFound(ChatdError):
 class MethodNotAllowed(ChatdError):
     status = 405
     code = "method_not_allowed"
-    detail = "This path does not take this method."
+    detail = "This path does not allow this method."
 
 
 class TooLarge(ChatdError):
     status = 413
     code = "too_large"
-    detail = "The body may have 256 KiB at most."
+    detail = "The body must not be larger than 256 KiB."
 
 
 class UnsupportedMediaType(ChatdError):
@@ -96,13 +96,13 @@ class UnsupportedMediaType(ChatdError):
 class TurnInProgress(ChatdError):
     status = 409
     code = "turn_in_progress"
-    detail = "The session is still answering the message before."
+    detail = "The session is still answering the previous message."
 
 
 class IdempotencyMismatch(ChatdError):
     status = 422
     code = "idempotency_mismatch"
-    detail = "This Idempotency-Key came with another request before."
+    detail = "This Idempotency-Key was used for a different request."
 
 
 class RateLimited(ChatdError):
@@ -143,7 +143,7 @@ class TooManyTurns(Unavailable):
     """This process runs as many turns as it may."""
 
     limit = "process_turns"
-    detail = "The server has as much to do as it can. Try again shortly."
+    detail = "The server is at capacity. Try again shortly."
 
 
 class KeyTaken(Exception):

@@ -146,7 +146,7 @@ class Journal:
             await self.commit(self._take())
         except Exception:
             self.metrics.errors.inc()
-            logger.exception("events can't be written, giving up their turns")
+            logger.exception("events can't be written: leaving their turns to be taken over")
             written, self.writing = self.writing, {}
             for log in written:
                 self._settle(log)

@@ -38,7 +38,7 @@ class Jwks:
         if not any(kid in (None, key.kid) for key in self.keys):
             await self.refresh()
         if not self.keys:
-            raise Unavailable("There are no keys that tokens could be checked with. Try again shortly.")
+            raise Unavailable("There are no keys to check tokens with. Try again shortly.")
         fitting = [key for key in self.keys if kid in (None, key.kid) and fits(key, algorithm)]
         return fitting[0] if fitting and (kid is not None or len(fitting) == 1) else None
 
@@ -87,7 +87,7 @@ def import_keys(document: Any) -> list[Key]:
     """Return the keys of a key set that can be used (RFC 7517, 5); raises ValueError for what is none."""
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("no key set")
+        raise ValueError("not a key set")
     keys = [key for data in listed if isinstance(data, dict) and (key := import_key(data)) is not None]
     if not keys:
         logger.warning("the key set holds no key that can be used")

@@ -20,11 +20,11 @@ MINUTE = 60
 REQUESTS = 10
 DAY = 86_400
 TEXTS = {
-    "messages": "These are too many messages a minute.",
-    "requests": "These are too many requests a minute.",
-    "turns": "Too many answers are being given to you at once: wait for one to end, or stop it.",
+    "messages": "Too many messages this minute.",
+    "requests": "Too many requests this minute.",
+    "turns": "Too many of your turns are running: wait for one to end, or stop it.",
     "streams": "You have too many streams open at once.",
-    "tokens": "All tokens of today are used; days are those of UTC.",
+    "tokens": "Today's tokens are used up; the next day begins at 00:00 UTC.",
 }
 USED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 MOST_TOKENS = 10**9  # of each kind that are believed of a turn

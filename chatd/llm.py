@@ -177,7 +177,7 @@ class Llm:
             log_event(logger, logging.WARNING, "model.unreachable", away, server=where, reason=why)
             return UpstreamError("upstream_unreachable")
         if type(error).__module__.partition(".")[0] not in {"httpx2", "httpcore2", "aiohttp", "json"}:
-            logger.warning("unexpected failure of the model's stream", exc_info=error)
+            logger.warning("the model's stream failed unexpectedly", exc_info=error)
         return UpstreamError("upstream_cut")
 
 

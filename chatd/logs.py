@@ -217,7 +217,7 @@ class NoBadRequests(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError):
-            record.msg, record.args = "a request that is no HTTP: %s", (type(record.exc_info[1]).__name__,)
+            record.msg, record.args = "not a valid HTTP request: %s", (type(record.exc_info[1]).__name__,)
             record.exc_info = record.exc_text = None
         return True
 

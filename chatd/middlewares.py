@@ -54,7 +54,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         request.app[METRICS].errors.inc()
         if request.writer is not None and request.writer.output_size:
             raise
-        failed = "unexpected failure of a %(method)s"
+        failed = "a %(method)s request failed unexpectedly"
         log_event(logger, logging.ERROR, "http.failed", failed, method=request.method, error=error)
         return problem(ChatdError())
 
@@ -83,9 +83,9 @@ def refuse_strangers(request: web.Request) -> None:
     if request.app[CONFIG].allow_anonymous:
         return
     if not names_this_host(request):
-        raise Forbidden("Without tokens chatd answers to localhost only (see CHATD_ALLOW_ANONYMOUS).")
+        raise Forbidden("Without tokens chatd answers only requests for localhost (see CHATD_ALLOW_ANONYMOUS).")
     if came_by_proxy(request):
-        raise Forbidden("Without tokens chatd answers to no proxy (see CHATD_ALLOW_ANONYMOUS).")
+        raise Forbidden("Without tokens chatd does not answer through a proxy (see CHATD_ALLOW_ANONYMOUS).")
 
 
 def names_this_host(request: web.Request) -> bool:

@@ -96,14 +96,14 @@ async def grant(conn: Any, role: str) -> None:
 async def lock(conn: Any) -> AsyncIterator[None]:
     """Be the only one that migrates; what fails keeps the lock until its connection ends, which may not answer."""
     if not await try_lock(conn):
-        raise StartError(f"the database is being migrated by another process, for {MAX_WAIT / 60:g} minutes: try later")
+        raise StartError(f"another process has been migrating the database for {MAX_WAIT / 60:g} minutes: try later")
     yield
     await conn.execute("SELECT pg_advisory_unlock($1)", LOCK)
 
 
 def log_wait(details: Mapping[str, Any]) -> None:
     if details["tries"] == 1:
-        logger.info("another process migrates the database: waiting for it")
+        logger.info("another process is migrating the database: waiting for it")
 
 
 @backoff.on_predicate(

@@ -30,7 +30,7 @@ async def listen(repo: Repo, kinds: Mapping[str, Hear]) -> None:
         try:
             await repo.listen(hear)
         except Unavailable as error:
-            logger.debug("not listening: %s", describe(error.__cause__))
+            logger.debug("can't listen for notices from other processes: %s", describe(error.__cause__))
         except Exception:
-            logger.exception("not listening")
+            logger.exception("can't listen for notices from other processes")
         await asyncio.sleep(RETRY)

@@ -69,7 +69,7 @@ def http_url(text: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ValueError("is no URL of a server")
+        raise ValueError("must be the URL of a server")
     return text
 
 
@@ -83,14 +83,14 @@ def path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError("begins with the home of a user who is not there") from None
+        raise ValueError("begins with ~USER, but there is no such user") from None
 
 
 def words(text: str) -> tuple[str, ...]:
     """Return the items of a comma-separated list, which has some."""
     found = tuple(word for item in text.split(",") if (word := item.strip()))
     if not found:
-        raise ValueError("is an empty list")
+        raise ValueError("must not be empty")
     return found
 
 
@@ -105,13 +105,13 @@ def origins(text: str) -> frozenset[str]:
 def algorithms(text: str) -> tuple[str, ...]:
     known = (HS256, *PUBLIC_KEY_ALGORITHMS)
     if not set(words(text)) <= set(known):
-        raise ValueError(f"must be of: {', '.join(known)}")
+        raise ValueError(f"must be a list of: {', '.join(known)}")
     return words(text)
 
 
 def claim(text: str) -> str:
     if text in REGISTERED_CLAIMS:
-        raise ValueError(f"{text} means something else in every token")
+        raise ValueError(f"{text} already has a meaning in every token")
     return text
 
 
@@ -124,17 +124,17 @@ def issuers(text: str) -> tuple[str, ...]:
 def jwks_url(text: str) -> str:
     parts = urlsplit(text)
     if "@" in parts.netloc:
-        raise ValueError("must not hold a name or a password")
+        raise ValueError("must not contain a user name or a password")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
-        raise ValueError("must start with https://, or http:// and be this host")
+        raise ValueError("must start with https://, or with http:// on this host")
     return text
 
 
 def secret(text: str) -> str:
     if len(text.encode()) < MIN_SECRET:
-        raise ValueError(f"must have {MIN_SECRET} bytes at least: openssl rand -hex 32")
+        raise ValueError(f"must have {MIN_SECRET} bytes or more: openssl rand -hex 32")
     if "-----BEGIN" in text:
-        raise ValueError("is a key's PEM, which is no secret of two sides: see CHATD_JWT_JWKS_URL")
+        raise ValueError("is a PEM key, not a shared secret: see CHATD_JWT_JWKS_URL")
     return text
 
 

@@ -25,7 +25,7 @@ def handle_error(
     Raises ConnectionError where an answer has begun.
     """
     log_error(self, request, status, exc, message)
-    response = problem(InvalidRequest("The request is no HTTP.") if status < 500 else ChatdError())
+    response = problem(InvalidRequest("This is not a valid HTTP request.") if status < 500 else ChatdError())
     response.headers.update({**SECURITY, **SERVER, "Cache-Control": "no-store", "X-Request-ID": new_request_id()})
     response.force_close()
     return response

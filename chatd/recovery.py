@@ -101,7 +101,7 @@ class Recovery:
                 outage.notice(error)
                 self.patient_until = self.now() + PATIENCE
             except OSError as error:  # the lock files can't be looked at: no file descriptors left, say
-                logger.warning("dead processes can't be looked for: %s", error)
+                logger.warning("can't check which processes are dead: %s", error)
             except Exception:
                 logger.exception("orphans can't be claimed")
             await wait_for(self.orphans, LOOK)

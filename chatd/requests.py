@@ -29,9 +29,9 @@ async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any
             body = await request.read()
         data = json.loads(body.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
     except TimeoutError:
-        raise InvalidRequest("The body did not come in time.") from None
+        raise InvalidRequest("The body did not arrive in time.") from None
     except web.RequestPayloadError:
-        raise InvalidRequest("The body is not what its headers say.") from None
+        raise InvalidRequest("The body does not match its headers.") from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not valid JSON in UTF-8.") from None
     if not isinstance(data, dict):

@@ -50,7 +50,7 @@ class Text(fields.String):
         if not self.blank and not text.strip():
             raise ValidationError("Must not be empty.")
         if len(text) > self.limit:
-            raise ValidationError(f"Must have {self.limit} characters at most; has {len(text)}.")
+            raise ValidationError(f"Must have at most {self.limit} characters; has {len(text)}.")
         return clean(text)
 
 

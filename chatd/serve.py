@@ -96,7 +96,7 @@ async def listen(config: Config, runner: web.AppRunner) -> None:
         else:
             await web.TCPSite(runner, config.host, config.port, backlog=BACKLOG).start()
     except UnicodeError:
-        raise ConfigError(f"CHATD_HOST: {config.host} is no host name") from None
+        raise ConfigError(f"CHATD_HOST: {config.host} is not a valid host name") from None
     except OSError as error:
         port = f"CHATD_HOST, CHATD_PORT: {config.host}:{config.port}"
         where = f"CHATD_SOCKET: {config.socket}" if config.socket else port
@@ -127,7 +127,7 @@ def refuse_used(path: Path) -> None:
 def announce(config: Config, runner: web.AppRunner) -> None:
     """Say what is used and how to reach it."""
     if config.auth == "none" and (config.jwt_secret or config.jwt_jwks_url):
-        logger.warning("nobody is asked for a token: CHATD_AUTH is none")
+        logger.warning("CHATD_AUTH is none: no token is required, though keys for tokens are set")
     logger.info("database: %s", describe_database(config))
     logger.info("model: %s", describe_model(config))
     address = runner.addresses[0]

@@ -20,7 +20,7 @@ def log_uncaught() -> None:
     """Have Python tell by logging what it would write to standard error."""
     sys.excepthook = log_exception
     threading.excepthook = lambda args: logger.error("a thread ended", exc_info=args.exc_value)
-    sys.unraisablehook = lambda args: logger.error("an exception that nobody can catch", exc_info=args.exc_value)
+    sys.unraisablehook = lambda args: logger.error("an unraisable exception", exc_info=args.exc_value)
     warnings.showwarning = log_warning  # type: ignore[assignment]
 
 
@@ -28,7 +28,7 @@ def log_exception(kind: type[BaseException], error: BaseException, trace: Traceb
     if isinstance(error, KeyboardInterrupt):
         logger.warning("interrupted")
     else:
-        logger.critical("ended by an exception that nobody expected", exc_info=(kind, error, trace))
+        logger.critical("ended by an unexpected exception", exc_info=(kind, error, trace))
 
 
 def log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:

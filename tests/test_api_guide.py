@@ -129,6 +129,18 @@ async def test_the_programs_of_the_readme(chat: Chat, model: ModelServer, direct
         assert "".join(HELLO) in await run(*commands[language], cwd=directory)
 
 
+async def test_the_program_in_python_takes_a_failure_for_the_end(
+    chat: Chat, model: ModelServer, directory: Path
+) -> None:
+    model.default = Geographer()
+    program = next(text for language, text in blocks(readme()) if language == "python")
+    names = {"http://127.0.0.1:8000": url_of(chat), "Say hello.": "And of Atlantis?"}
+    (directory / "a.py").write_text(translate(program, names))
+    printed = await run(sys.executable, "a.py", cwd=directory)
+    assert "did not accept the request" in printed
+    assert "was cut" not in printed
+
+
 @pytest.mark.parametrize(
     ("shown", "right"),
     [("Paris", True), ("…is", True), ("Rome", False), (f"sess-{'0' * 32} Paris", False), ("Par\nis", False)],

@@ -167,5 +167,6 @@ def test_the_map_is_of_what_is_there() -> None:
             named.add(ROOT / name if "/" in name else directory / name)
     missing = {path for path in named if not path.exists()}
     assert not missing
-    modules = set((ROOT / "chatd").glob("*.py")) - {ROOT / "chatd/__init__.py"}
-    assert modules <= named
+    modules = {path for path in (ROOT / "chatd").glob("**/*.py") if path.name != "__init__.py"}
+    scripts = set((ROOT / "chatd/web").glob("*.js"))
+    assert {path for path in modules | scripts if path.parent not in named} <= named

@@ -181,7 +181,7 @@ async def test_the_data_directory_and_the_audit_key(well: Config, tmp_path: Path
 async def test_room_for_connections_and_files(well: Config, durable: str) -> None:
     said = await doctor(well, db_pool=900, max_turns=1_000_000)
     assert (said.status, said.bad()) == (1, {"connections": "FAILED", "open files": "warning"})
-    assert "901 are needed, 97 can be had" in said.found["connections"][1]
+    assert "901 are needed, 97 allowed" in said.found["connections"][1]
     conns = [await asyncpg.connect(durable) for _ in range(40)]
     said = await doctor(well, db_pool=70)
     assert (said.status, said.bad()) == (0, {"connections": "warning"})

@@ -311,10 +311,10 @@ raise KeyError("canary")
 """
 TOLD = [
     ("warning", "UserWarning: two\nlines", None),
-    ("error", "an exception that nobody can catch", "RuntimeError: in del"),
+    ("error", "an unraisable exception", "RuntimeError: in del"),
     ("error", "a thread ended", "ZeroDivisionError"),
     ("error", "the event loop: Task exception was never retrieved", "ValueError"),
-    ("critical", "ended by an exception that nobody expected", "KeyError"),
+    ("critical", "ended by an unexpected exception", "KeyError"),
 ]
 
 
@@ -333,6 +333,6 @@ async def test_every_line_of_a_traceback_has_its_priority(journal: Journal) -> N
     assert all(re.match(r"<[2-4]>(\d{4}-|    )", line) for line in lines)
     assert lines[0].endswith(r"UserWarning: two\nlines")
     last = [line for line in lines if line.startswith("<2>")]
-    assert last[0].endswith(" CRITICAL ended by an exception that nobody expected")
+    assert last[0].endswith(" CRITICAL ended by an unexpected exception")
     assert last[-1] == "<2>    KeyError"
     assert len(last) >= 4

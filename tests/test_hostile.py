@@ -171,7 +171,7 @@ async def test_a_body_that_does_not_come(chat: Chat, monkeypatch: pytest.MonkeyP
     head = b"POST /agent/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     answer = await raw(chat, head + b"Content-Length: 100\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 400")
-    assert b"did not come in time" in answer
+    assert b"did not arrive in time" in answer
 
 
 async def test_a_key_named_like_the_schema(chat: Chat) -> None:

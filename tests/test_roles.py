@@ -153,7 +153,7 @@ async def test_a_migrate_url_that_is_of_no_use(roles: Roles, dsn: str) -> None:
         assert "Traceback" not in output
         return status, output.splitlines()[-1]
 
-    assert (await migrate_by(dsn))[1].startswith("chatd: CHATD_MIGRATE_URL: what it has migrated is not there")
+    assert (await migrate_by(dsn))[1].startswith("chatd: CHATD_MIGRATE_URL: DATABASE_URL does not find")
     assert (await migrate_by(roles.server))[1].startswith("chatd: CHATD_MIGRATE_URL: permission denied")
     assert (await migrate_by("postgresql://u:canary/x@127.0.0.1:1/x"))[1].startswith(
         "chatd: CHATD_MIGRATE_URL: can't be"

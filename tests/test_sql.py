@@ -97,9 +97,9 @@ async def test_who_has_nothing_to_migrate_does_not_wait_for_who_has(
         if there == dsn:
             assert await asyncio.wait_for(migrate(conn), 1) == []
         else:
-            with pytest.raises(StartError, match="is being migrated by another process"):
+            with pytest.raises(StartError, match="another process has been migrating"):
                 await asyncio.wait_for(migrate(conn), 5)
-            assert caplog.text.count("another process migrates the database") == 1
+            assert caplog.text.count("another process is migrating the database") == 1
             await other.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK)
             assert await migrate(conn)
         await conn.close()

@@ -436,7 +436,7 @@ def end(sessions: int, messages: int) -> dict[str, Any]:
 
 WHOLE = [HEADER, session(1, 2), message(1), message(2), session(2), end(2, 2)]
 CUT = "the file is cut off here: it has no end"
-MISPLACED = "a message of the session before it, another session or the end should be here"
+MISPLACED = "expected a message of the session before it, another session or the end"
 
 
 @pytest.mark.parametrize(
@@ -448,16 +448,16 @@ MISPLACED = "a message of the session before it, another session or the end shou
         ([HEADER | {"format": "x"}], "line 1: format: Must be one of: chatd export."),
         (WHOLE[:-1], f"line 6: {CUT}"),
         (WHOLE[:3], f"line 4: {CUT}"),
-        ([*WHOLE, HEADER], "line 7: there is something behind the end"),
-        ([*WHOLE[:-1], end(2, 3)], "line 6: the end speaks of other counts than the 2 sessions and 2 messages"),
+        ([*WHOLE, HEADER], "line 7: there is something after the end"),
+        ([*WHOLE[:-1], end(2, 3)], "line 6: the end does not count the 2 sessions and 2 messages"),
         ([HEADER, message(1)], f"line 2: {MISPLACED}"),
         ([HEADER, session(1, 1), message(1, TWO)], f"line 3: {MISPLACED}"),
         ([HEADER, HEADER], f"line 2: {MISPLACED}"),
-        ([HEADER, session(1, 2), message(1), session(2)], "line 4: the session before it has not as many messages"),
-        ([HEADER, session(1, 0), message(1), end(1, 1)], "line 4: the session before it has not as many messages"),
+        ([HEADER, session(1, 2), message(1), session(2)], "line 4: the session before it has the wrong number"),
+        ([HEADER, session(1, 0), message(1), end(1, 1)], "line 4: the session before it has the wrong number"),
         ([HEADER, {"type": ["x"]}], "line 2: type: must be one of: header, session, message, end"),
-        ([HEADER, session(1, id="sess-x")], "line 2: id: Is no id."),
-        ([HEADER, session(1, id=f"{ONE}\n")], "line 2: id: Is no id."),
+        ([HEADER, session(1, id="sess-x")], "line 2: id: Not a valid id."),
+        ([HEADER, session(1, id=f"{ONE}\n")], "line 2: id: Not a valid id."),
         ([HEADER, session(1, character_id=1.0)], "line 2: character_id: Not a valid integer."),
         ([HEADER, session(1, character_id=2**63)], "line 2: character_id: Must be greater than or equal to 1"),
         ([HEADER, session(1, owner="")], "line 2: owner: Shorter than minimum length 1."),
@@ -475,7 +475,7 @@ MISPLACED = "a message of the session before it, another session or the end shou
             [HEADER, session(1, 1), message(1, content_blocks=["x"])],
             "line 3: content_blocks: Not a valid mapping type.",
         ),
-        ([HEADER, session(1, 2), message(1), message(1), end(1, 2)], "line 4: a message with this id is there already"),
+        ([HEADER, session(1, 2), message(1), message(1), end(1, 2)], "line 4: a message with this id already exists"),
         (
             [HEADER, session(1, 2), message(2), message(1), session(2, 1), message(2, TWO), end(2, 3)],
             "line 6: a message",
@@ -532,7 +532,7 @@ async def test_a_session_of_another_owner_is_refused(other: Command) -> None:
     await other.load(file_of(WHOLE))
     before = await other.tables()
     foreign = [HEADER, session(1, 1, owner="mallory"), message(9), end(1, 1)]
-    assert (await other.refuse(file_of(foreign))).startswith("line 2: a session with this id is there already")
+    assert (await other.refuse(file_of(foreign))).startswith("line 2: a session with this id already exists")
     assert await other.tables() == before
 
 

@@ -35,7 +35,7 @@ async def erase(repo: Repo, key: AuditKey, name: str) -> Counter[str]:
     erased["names"] = len(ids)
     await record_command(repo, key, "owner.erase", sorted(set().union(*ids.values())) or [key.owner_id(name)], "ok")
     if await repo.find_owners(name, last):
-        raise StartError("they go on writing: see to it that they have no token any more, and erase again")
+        raise StartError("the owner is still writing: make sure that they have no valid token, then erase again")
     return erased
 
 

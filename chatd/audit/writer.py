@@ -143,7 +143,7 @@ class Audit:
                 self.link = None
                 if len(entries) > 1:  # the others are to be written
                     return all([await self._append([entry]) for entry in entries])
-                logger.exception("the audit lacks an entry that can't be written")
+                logger.exception("an audit entry could not be written and is missing")
                 return False
             else:
                 self._report_dropped()

@@ -80,7 +80,7 @@ def look_at_durability(state: ServerState) -> Finding:
 
 def look_at_connections(config: Config, state: ServerState) -> Finding:
     needed, free = config.db_pool + 1, state.max_connections - state.connections
-    detail = f"{needed} are needed, {state.max_connections} can be had, {state.connections} of them are taken"
+    detail = f"{needed} are needed, {state.max_connections} allowed, {state.connections} of them in use"
     advice = "raise max_connections in postgresql.conf, or lower CHATD_DB_POOL"
     if needed > state.max_connections:
         return failed("connections", detail, advice)

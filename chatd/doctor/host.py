@@ -100,7 +100,7 @@ def look_at_room(detail: str, free: int, *, embedded: bool) -> Finding:
     if embedded and free < LEAST_FREE:
         return failed("data directory", detail, "make room: PostgreSQL stops when its disk is full")
     if embedded and free < FREE:
-        return warning("data directory", detail, "make room before PostgreSQL stops for want of it")
+        return warning("data directory", detail, "make room before PostgreSQL runs out of it and stops")
     return Finding("data directory", detail)
 
 

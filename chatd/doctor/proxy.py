@@ -63,11 +63,11 @@ async def check_tls(client: Client) -> Findings:
     assert parts.hostname
     if parts.scheme == "http":
         if not is_local(client.url):
-            raise Unexpected("none: tokens and words can be read on their way", IN_THE_CLEAR)
+            raise Unexpected("none: tokens and messages can be read in transit", IN_THE_CLEAR)
         yield Finding("TLS", "none, on this host")
         return
     if goes_by_forward_proxy(client.url):
-        yield Finding("TLS", "the certificate is trusted; for how long it is good can't be seen through HTTPS_PROXY")
+        yield Finding("TLS", "the certificate is trusted; when it expires can't be seen through HTTPS_PROXY")
         return
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -85,7 +85,7 @@ async def check_tls(client: Client) -> Findings:
     if protocol == "h2":
         yield Finding("HTTP", "browsers get HTTP/2")
     else:
-        detail = "browsers get HTTP/1.1: of six connections to a host each stream takes one"
+        detail = "browsers get HTTP/1.1: each stream takes one of their six connections to a host"
         yield warning("HTTP", detail, "nginx: listen 443 ssl http2; (or, from 1.25.1 on, http2 on;)")
 
 
@@ -130,7 +130,7 @@ async def check_auth(client: Client) -> Findings:
         raise Unexpected(given, "set CHATD_TOKEN to one of an owner's, or CHATD_JWT_SECRET to the server's")
     if response.status == 403:
         advice = "set CHATD_AUTH=jwt on the server; CHATD_ALLOW_ANONYMOUS=1 lets everyone in"
-        raise Unexpected("chatd is without tokens, and answers to no proxy", advice)
+        raise Unexpected("chatd runs without tokens, and does not answer through a proxy", advice)
     if response.status != 200:
         raise Unexpected(f"GET /agent/me is answered with {response.status}", NOT_THERE)
     if (await client.call("GET", "/agent/me", anonymous=True)).status == 401:

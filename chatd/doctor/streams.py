@@ -122,6 +122,6 @@ def look_at_silence(heard: Heard) -> Finding:
     due = math.ceil(silence / heartbeat) - 1  # one that is due just as the silence ends may not be sent
     gaps = [later - earlier for earlier, later in zip([began, *heard.pings], [*heard.pings, heard.last], strict=True)]
     if len(heard.pings) < due or max(gaps) > heartbeat + max(LATE, heartbeat / 2):
-        detail = f"of {due} heartbeats {len(heard.pings)} came, {max(gaps):.1f} s apart at most"
+        detail = f"{len(heard.pings)} of {due} heartbeats came, at most {max(gaps):.1f} s apart"
         return failed("heartbeats", detail, "see what is between here and chatd, and buffers")
     return Finding("heartbeats", f"{len(heard.pings)} in {silence:g} s of silence, and the stream stays open")

@@ -90,7 +90,7 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
         return
     path = path.resolve()
     if path.exists() and not path.is_file():
-        raise ConfigError("--output: that is no file")
+        raise ConfigError("--output: must be a regular file")
     descriptor, name = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
     partial = Path(name)
     try:

@@ -52,7 +52,7 @@ def text(**options: Any) -> fields.String:
 
 
 def of_form(form: Mapping[str, str]) -> fields.String:
-    return text(validate=validate.Regexp(form["pattern"].replace("$", r"\Z"), error="Is no id."))
+    return text(validate=validate.Regexp(form["pattern"].replace("$", r"\Z"), error="Not a valid id."))
 
 
 def one_of(*words: str) -> fields.String:

@@ -45,7 +45,7 @@ class ExportFile:
             elif kind == "message" and values["session_id"] == session_id:
                 lacking -= 1
             else:
-                raise WrongLine("a message of the session before it, another session or the end should be here")
+                raise WrongLine("expected a message of the session before it, another session or the end")
             self.counts[f"{kind}s"] += 1
             yield line
         self._check_whole(lacking)
@@ -53,14 +53,14 @@ class ExportFile:
 
     def _check_whole(self, lacking: int) -> None:
         if lacking:
-            raise WrongLine("the session before it has not as many messages as its line says")
+            raise WrongLine("the session before it has the wrong number of messages")
 
     def _check_end(self, end: dict[str, int]) -> None:
         if end != self.counts:
             counted = f"{self.counts['sessions']} sessions and {self.counts['messages']} messages"
-            raise WrongLine(f"the end speaks of other counts than the {counted} that are here")
+            raise WrongLine(f"the end does not count the {counted} that are here")
         if self._next():
-            raise WrongLine("there is something behind the end")
+            raise WrongLine("there is something after the end")
 
     def _read(self) -> Line:
         line = self._next()
@@ -130,7 +130,7 @@ class Import:
         """Make a session; False: it is there, and stays as it is."""
         made, owner = await self.repo.import_session(self.conn, Session(**values))
         if not made and owner != values["owner"]:
-            raise WrongLine("a session with this id is there already, and it is another owner's")
+            raise WrongLine("a session with this id already exists, and belongs to another owner")
         return made
 
     async def _add(self, values: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class Import:
             found = MESSAGE_ID.search(error.detail or "")
             numbers = [number for number, values in rows if found and values["id"] == found[0]]
             self.file.number = max(numbers, default=self.file.number)
-            raise WrongLine("a message with this id is there already") from None
+            raise WrongLine("a message with this id already exists") from None
 
 
 def to_column(value: Any) -> Any:

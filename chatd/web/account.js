@@ -86,7 +86,7 @@ export class Account {
       this.token = token;
       return true;
     } catch (error) {
-      problem.textContent = isSignedOut(error) ? "This token is not accepted." : (error.detail ?? "This is no token.");
+      problem.textContent = isSignedOut(error) ? "This token is not accepted." : (error.detail ?? "This is not a token.");
       input.select();
       return false;
     }

@@ -123,9 +123,9 @@ async function jsonOf(response) {
     return await response.json();
   } catch (cause) {
     if (cause instanceof SyntaxError && response.headers.get("Content-Type")?.includes("json") !== true) {
-      throw new ChatdError("This is no answer of chatd.", { status: response.status, code: "unexpected_response", cause });
+      throw new ChatdError("This is not a response from chatd.", { status: response.status, code: "unexpected_response", cause });
     }
-    throw new ChatdError("The answer was cut.", { code: "cut", cause });
+    throw new ChatdError("The response was cut.", { code: "cut", cause });
   }
 }
 

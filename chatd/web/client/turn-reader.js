@@ -169,7 +169,7 @@ async function readFrom(reader) {
 function requireStream(response) {
   const type = response.headers.get("Content-Type") ?? "";
   if (/^text\/event-stream *(;|$)/i.test(type) && response.body) return;
-  throw new ChatdError("This is no stream of chatd.", { status: response.status, code: "unexpected_response" });
+  throw new ChatdError("This is not a stream from chatd.", { status: response.status, code: "unexpected_response" });
 }
 
 /** @param {string} data */
@@ -180,7 +180,7 @@ function parse(data) {
   } catch {
     // told below
   }
-  throw new ChatdError("This is no event of chatd.", { status: 200, code: "unexpected_response" });
+  throw new ChatdError("This is not an event from chatd.", { status: 200, code: "unexpected_response" });
 }
 
 /** @typedef {import("./chatd-client.d.ts").ChatEvent} ChatEvent */

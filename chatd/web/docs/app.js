@@ -10,7 +10,7 @@ const METHODS = ["get", "post", "put", "patch", "delete"];
 
 async function open() {
   const response = await fetch(new URL("openapi.json", base));
-  if (!response.ok) throw new Error(`openapi.json can't be had: ${response.status} ${response.statusText}`);
+  if (!response.ok) throw new Error(`openapi.json can't be loaded: ${response.status} ${response.statusText}`);
   const api = await response.json();
   part("version").textContent = api.info.version;
   part("about").append(...prose(api.info.description));
