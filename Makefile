@@ -35,7 +35,7 @@ test-faults: .venv/dev ## kill, cut, freeze and flood everything, on a small sca
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale quick
 
 .PHONY: test-faults-full
-test-faults-full: .venv/dev ## the same on the full scale (30 minutes); writes docs/faults.md
+test-faults-full: .venv/dev ## the same on the full scale (20 minutes); writes docs/faults.md
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report docs/faults.md
 
 .PHONY: test-deploy
