@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import ROOT
 from tests.deploy.hall import Hall, run
 from tests.deploy.machine import Machine, booted
-from tests.deploy.site import Site, check_whole, configure
+from tests.deploy.site import ROOT, Site, check_whole, configure
 from tests.faults.counting_model import CountingModel
 
 DOWNLOAD_TIMEOUT = 600.0  # seconds
