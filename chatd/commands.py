@@ -75,7 +75,10 @@ async def prune_audit(config: Config, options: argparse.Namespace) -> None:
     """Delete the audit's entries from before a date, as the owner of its table: nobody else may."""
     key = read_audit_key(config)
     async with open_for_command(config, config.migrate_url) as repo:
-        deleted, findings = await prune(repo, key, options.before)
+        try:
+            deleted, findings = await prune(repo, key, options.before)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StartError(f"CHATD_MIGRATE_URL: has to be the role that owns the tables: {error.args[0]}") from error
     sys.stdout.write(f"audit: {deleted} entries deleted\n")
     if findings:
         logger.warning("the audit was not as it was written: %s", "; ".join(findings))

@@ -88,11 +88,17 @@ def test_every_metric_is_in_the_documentation_and_no_other() -> None:
 
 
 async def test_the_nginx_of_the_documentation(dsn: str, model: ModelServer, tmp_path: Path) -> None:
-    """Over a Unix socket, with tokens: the port that it opens is this host's, and shows the metrics alone."""
-    port, path = free_port(), tmp_path / "chatd.sock"
-    block = re.search(r"```nginx\n(.*?)```", DOCS, re.DOTALL)
-    assert block is not None
-    site = block[1].replace("/run/chatd/http.sock", str(path)).replace(":9464", f":{port}")
+    """Over a Unix socket, with tokens: the port that it opens is this host's, and shows the metrics alone.
+
+    The other one, for a Prometheus elsewhere, is open to one address.
+    """
+    port, other, path = free_port(), free_port(), tmp_path / "chatd.sock"
+    own, elsewhere, *_ = re.findall(r"```nginx\n(.*?)```", DOCS, re.DOTALL)
+    elsewhere = elsewhere.replace("192.0.2.1:9464", f"127.0.0.1:{other}").replace("192.0.2.10", "127.0.0.2")
+    listen = "    listen 127.0.0.1:9464;\n"
+    assert listen in own
+    site = own.replace(":9464", f":{port}") + own.replace(listen, elsewhere)
+    site = site.replace("/run/chatd/http.sock", str(path))
     temporary = "".join(
         f"{name}_temp_path {tmp_path}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -116,6 +122,11 @@ async def test_the_nginx_of_the_documentation(dsn: str, model: ModelServer, tmp_
         assert (await scrape(Chat(session)))("chatd_build_info") == 1
         async with session.get("/agent/sessions") as response:
             assert (response.status, response.headers["Server"].partition("/")[0]) == (404, "nginx")
+    for address, status in (("127.0.0.1", 403), ("127.0.0.2", 200)):
+        connector = aiohttp.TCPConnector(local_addr=(address, 0))
+        url = f"http://127.0.0.1:{other}/metrics"
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
+            assert response.status == status
     nginx.terminate()
     server.process.terminate()
     assert await nginx.wait() == await server.process.wait() == 0

@@ -7,10 +7,9 @@ import pytest
 
 from tests.deploy.hall import Hall, open_hall, run, why_not
 from tests.deploy.machine import Machine, booted
-from tests.deploy.site import MODEL_PORT, Site, configure, inside, install
+from tests.deploy.site import MODEL_PORT, ROOT, Site, configure, inside, install
 from tests.faults.counting_model import CountingModel
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = "build/chatd_*.deb"
 SOURCES = ("chatd", "sql", "deploy", "*.md", "setup.cfg", "pyproject.toml", "chatd.service")
 BUILD_TIMEOUT = 900.0  # seconds; pip may have to download what the package holds

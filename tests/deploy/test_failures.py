@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.deploy.site import ENV, URL, Site, check_whole, override
+from tests.deploy.site import CREDENTIALS, ENV, OWN_POSTGRES, OWN_URL, URL, Site, check_whole, override
 from tests.faults.clients import Transcript
 
 LONG = {"count": 300, "pace": 20}
@@ -87,6 +87,25 @@ async def test_callers_who_wait_for_a_service_with_wrong_settings_do_not_have_it
     settings.write_text(right)
     await site.machine.run("systemctl", "restart", "chatd")
     assert await site.get("/healthz") == {"status": "ok"}
+
+
+async def test_callers_wait_for_a_service_that_can_not_start_yet(site: Site) -> None:
+    """As few starts a second as in the unit, in less time: the socket would be closed after five seconds."""
+    await site.machine.sh(OWN_POSTGRES)
+    owner = "cd /; runuser -u nobody -- psql -h /run/postgresql -c 'ALTER DATABASE chatd OWNER TO {}' postgres"
+    await site.machine.sh(owner.format("nobody"))
+    await override(site.machine, "chatd.socket", "[Socket]\nTriggerLimitBurst=3\nTriggerLimitIntervalSec=9\n")
+    site.machine.path(f"{CREDENTIALS}/database_url").write_text(OWN_URL)
+    await site.machine.run("systemctl", "restart", "--no-block", "chatd")
+    await site.machine.until("systemctl show chatd --property=NRestarts --value | grep -v '^0$'")
+    waiting = asyncio.create_task(site.get("/agent/sessions"))
+    await asyncio.sleep(15)
+    failed = [line for line in await site.lines() if "its role may not migrate" in line]
+    assert len(failed) > 2
+    assert await site.machine.show("chatd.socket", "ActiveState") == "active"
+    assert not waiting.done()
+    await site.machine.sh(owner.format("chatd"))
+    assert await waiting == {"sessions": [], "next": None}
 
 
 async def complaints(site: Site) -> list[str]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import ROOT
 from tests.deploy.hall import Hall, run
 from tests.deploy.machine import Machine, booted
-from tests.deploy.site import Site, check_whole, configure
+from tests.deploy.site import ROOT, Site, check_whole, configure, console
 from tests.faults.counting_model import CountingModel
 
 DOWNLOAD_TIMEOUT = 600.0  # seconds
@@ -55,13 +54,17 @@ async def debian(hall: Hall, source: Path, wheels: Path) -> AsyncIterator[Machin
         yield machine
 
 
-async def test_it_starts_and_answers_from_a_virtual_environment(debian: Machine, model: CountingModel) -> None:
+async def test_it_starts_answers_and_is_updated_in_a_virtual_environment(debian: Machine, model: CountingModel) -> None:
     await debian.sh(INSTALL, timeout=DOWNLOAD_TIMEOUT)
     await configure(debian)
     await debian.sh("systemctl enable --now chatd.socket chatd.service")
     site = await Site(debian, "/opt/chatd/venv/bin/chatd", "/usr/local/sbin/chatd-admin").up()
     caller = site.caller()
     check_whole(await caller.ask(caller.question(count=20)))
-    executable = f"/proc/{await site.main_pid()}/cmdline"
-    assert (await debian.run("cat", executable)).startswith("/opt/chatd/venv/bin/python")
+    pid = await site.main_pid()
+    assert (await debian.run("cat", f"/proc/{pid}/cmdline")).startswith("/opt/chatd/venv/bin/python")
+    lines = console("install.md", "git pull\n# rm").splitlines()
+    await debian.sh("cd /source\n" + "\n".join(line for line in lines if line.startswith(("install ", "systemctl "))))
+    assert await site.main_pid() != pid
+    check_whole(await caller.ask(caller.question(count=20)))
     await site.close()
