@@ -40,6 +40,7 @@ async def test_the_embedded_database_comes_back_from_the_dump_that_the_unit_make
 
 async def test_with_another_key_it_is_not_started(site: Site) -> None:
     await site.ask()
+    await site.machine.until("chatd-admin audit verify | grep '^audit: [1-9]'")
     await add_unit(site)
     await site.machine.sh("systemctl start chatd-backup; mv /var/lib/chatd/audit.key /root/")
     await site.machine.sh(f"mkdir /root/other; cd /root/other; openssl rand -hex 32 >audit.key; {PUT_BACK}")
