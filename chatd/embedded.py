@@ -11,24 +11,36 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import asyncpg
 
 from chatd.background import background
 from chatd.config import public_environment
-from chatd.embedded_directory import SOCKET, dsn_of, own, refuse_root, socket_directory
+from chatd.embedded_directory import (
+    SOCKET,
+    dsn_of,
+    is_alive,
+    own,
+    read_pid,
+    refuse_root,
+    socket_directory,
+    stands_in,
+    try_lock,
+)
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0  # seconds; crash recovery of a large database takes a while
+START_TIMEOUT = 60.0  # seconds until it answers, be it that it recovers from a crash
 STOP_TIMEOUT = 30.0
-RESTART_DELAY = 0.5
 LAUNCHES = 4
+RESTART_DELAY = 0.5
 POLL = 0.02
 SETTINGS = (
     *("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off"),
@@ -58,15 +70,6 @@ def find_binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def is_alive(pid: int, data: Path) -> bool:
-    """Tell whether this process is a postmaster of this cluster: it stands in its directory and is no zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        return Path(f"/proc/{pid}/cwd").samefile(data) and status.rpartition(") ")[2][0] != "Z"
-    except OSError:
-        return False
-
-
 @asynccontextmanager
 async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncIterator[str]:
     """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises StartError where it can't be started."""
@@ -90,6 +93,7 @@ class Postgres:
     def __init__(self, directory: Path, sockets: Path) -> None:
         self.data, self.sockets = directory / "pgdata", sockets
         self.log = directory / "postgres.log"
+        self.lock = directory / "postmaster.lock"
         self.binaries = find_binaries()
         self.process: asyncio.subprocess.Process | None = None
 
@@ -117,7 +121,6 @@ class Postgres:
     async def bring_up(self, settings: Sequence[str]) -> None:
         """Launch it until it answers: the memory of a killed one is in use until its last backend has noticed."""
         for _ in range(LAUNCHES):
-            await self.clear()
             await self.launch(settings)
             if await self.is_answering():
                 return
@@ -131,9 +134,8 @@ class Postgres:
             logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
             await asyncio.sleep(RESTART_DELAY)
             try:
-                await self.clear()
                 await self.launch(settings)
-            except OSError:
+            except (OSError, StartError):
                 logger.exception("it can't be started")
 
     async def create(self) -> None:
@@ -154,22 +156,12 @@ class Postgres:
                 raise StartError(f"initdb failed: see {self.log}")
         fresh.rename(self.data)
 
-    async def clear(self) -> None:
-        """Wait for a postmaster whose owner was killed, and remove lock files that name somebody else or a zombie."""
-        file = self.data / "postmaster.pid"
-        first = file.read_text().partition("\n")[0].strip() if file.exists() else ""
-        pid = int(first) if first.isdecimal() else 0
-        if pid and is_alive(pid, self.data):
-            os.kill(pid, signal.SIGINT)
-            while is_alive(pid, self.data):
-                await asyncio.sleep(POLL)
-        file.unlink(missing_ok=True)
-        (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
-
     async def launch(self, settings: Sequence[str]) -> None:
+        """Start it, with a lock that each of its processes inherits: the owner's is gone before the last of them."""
         quoted = '"' + str(self.sockets).replace('"', '""') + '"'
         options = [option for setting in settings for option in ("-c", setting)]
-        with self.log.open("ab") as out:
+        with self.lock.open("w") as lock, self.log.open("ab") as out:
+            await self.clear(lock)
             self.process = await asyncio.create_subprocess_exec(
                 *self.command("postgres", "-D", self.data, "-k", quoted, *options),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -177,8 +169,23 @@ class Postgres:
                 stderr=out,
                 cwd="/",
                 env=public_environment(),
+                pass_fds=(lock.fileno(),),
                 start_new_session=True,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
             )
+
+    async def clear(self, lock: IO[str]) -> None:
+        """Wait for a PostgreSQL whose owner was killed, and remove lock files that name somebody else or a zombie."""
+        pid = read_pid(self.data)
+        if stands_in(pid, self.data):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not try_lock(lock) or is_alive(pid, self.data):
+            if time.monotonic() > deadline:
+                raise StartError(f"another PostgreSQL still runs on {self.data}, by its postmaster.pid process {pid}")
+            await asyncio.sleep(POLL)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
 
     async def is_answering(self) -> bool:
         """Wait until it takes connections; False if it ends instead."""

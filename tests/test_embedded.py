@@ -6,13 +6,15 @@ import shutil
 import signal
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from chatd.embedded import INITDB, Postgres, find_binaries, is_alive, open_postgres
-from chatd.embedded_directory import find_running, place_sockets
+from chatd.embedded import INITDB, Postgres, find_binaries, open_postgres
+from chatd.embedded_directory import find_running, is_alive, place_sockets
 from chatd.errors import ConfigError, StartError
 
 OWNER = """
@@ -24,6 +26,20 @@ async def main():
         print("up", flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
+"""
+
+HIDDEN = """
+import ctypes, time
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
+print("up", flush=True)
+time.sleep(60)
+"""
+LOOK = """
+import sys
+from pathlib import Path
+from chatd.embedded_directory import is_alive, stands_in
+pid, data = int(sys.argv[1]), Path(sys.argv[2])
+print(is_alive(pid, data), stands_in(pid, data))
 """
 
 
@@ -100,8 +116,12 @@ async def test_root_finds_the_one_of_another_user(tmp_path: Path, monkeypatch: p
 
 
 async def owner(directory: Path) -> asyncio.subprocess.Process:
+    return await printing_up(OWNER, str(directory))
+
+
+async def printing_up(program: str, *arguments: str) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", OWNER, str(directory)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", program, *arguments), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
@@ -141,6 +161,64 @@ async def test_a_killed_postmaster_is_started_again_at_once(tmp_path: Path) -> N
     async with open_postgres(tmp_path) as dsn:
         assert await write(dsn, 2) == [1, 2]
     await process.wait()
+
+
+async def start_once(directory: Path) -> int:
+    async with open_postgres(directory):
+        return postmaster(directory)
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_none_is_started_beside_one_that_still_ends_where_it_can_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await owner(tmp_path)
+    with frozen(pid := postmaster(tmp_path)):
+        process.kill()
+        await process.wait()
+        for name in ("is_alive", "stands_in"):
+            monkeypatch.setattr(f"chatd.embedded.{name}", lambda *_: False)
+        starting = asyncio.create_task(start_once(tmp_path))
+        await asyncio.wait([starting], timeout=1)
+        assert (starting.done(), postmaster(tmp_path)) == (False, pid)
+    assert await starting != pid
+
+
+async def test_none_is_started_beside_a_backend_that_outlives_its_postmaster(tmp_path: Path) -> None:
+    process = await owner(tmp_path)
+    conn = await asyncpg.connect(find_running(tmp_path))
+    try:
+        with frozen(conn.get_server_pid()):
+            os.kill(pid := postmaster(tmp_path), signal.SIGKILL)
+            process.kill()
+            await process.wait()
+            starting = asyncio.create_task(start_once(tmp_path))
+            await asyncio.wait([starting], timeout=3)
+            assert (starting.done(), postmaster(tmp_path)) == (False, pid)
+        assert await starting != pid
+    finally:
+        conn.terminate()
+
+
+async def test_one_that_can_not_be_looked_at_may_be_it(tmp_path: Path) -> None:
+    process = await printing_up(HIDDEN)
+    blind = ("setpriv", "--bounding-set=-sys_ptrace") if os.geteuid() == 0 else ()
+    looking = await asyncio.create_subprocess_exec(
+        *(*blind, sys.executable, "-c", LOOK, str(process.pid), str(tmp_path)), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await looking.communicate()
+    process.kill()
+    await process.wait()
+    assert told == b"True None\n"
+    assert not is_alive(process.pid, tmp_path)
 
 
 async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
