@@ -6,6 +6,7 @@ a stale postmaster.pid is no obstacle, any path will do, and root needs neither 
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import secrets
@@ -37,9 +38,8 @@ from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0  # seconds until it answers, be it that it recovers from a crash
+START_TIMEOUT = 60.0  # seconds for an answer, be it that it recovers from a crash, which takes a while
 STOP_TIMEOUT = 30.0
-LAUNCHES = 4
 RESTART_DELAY = 0.5
 POLL = 0.02
 SETTINGS = (
@@ -79,8 +79,8 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
     async with own(directory):
         with socket_directory(directory) as sockets:
             postgres = Postgres(directory, sockets)
-            await postgres.start((*SETTINGS, *settings))
             try:
+                await postgres.start((*SETTINGS, *settings))
                 async with background(postgres.keep((*SETTINGS, *settings))):
                     yield postgres.dsn()
             finally:
@@ -106,26 +106,20 @@ class Postgres:
         return ["setpriv", *user, "--pdeathsig=INT", str(self.binaries / program), *map(str, arguments)]
 
     async def start(self, settings: Sequence[str]) -> None:
+        """Make the cluster where there is none, start PostgreSQL and wait until it answers."""
         try:
-            async with asyncio.timeout(START_TIMEOUT):
-                if not (self.data / "PG_VERSION").exists():
+            if not (self.data / "PG_VERSION").exists():
+                async with asyncio.timeout(START_TIMEOUT):
                     await self.create()
-                await self.bring_up(settings)
+            await self.launch(settings)
+            async with background(self.tell_of_recovery()):
+                await self.wait_answering()
         except FileNotFoundError as error:
             raise ConfigError(
                 f"the embedded PostgreSQL needs {error.filename or 'setpriv'} (Debian: util-linux)"
             ) from error
         except TimeoutError as error:
             raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
-
-    async def bring_up(self, settings: Sequence[str]) -> None:
-        """Launch it until it answers: the memory of a killed one is in use until its last backend has noticed."""
-        for _ in range(LAUNCHES):
-            await self.launch(settings)
-            if await self.is_answering():
-                return
-            await asyncio.sleep(RESTART_DELAY)
-        raise StartError(f"PostgreSQL does not start: see {self.log}")
 
     async def keep(self, settings: Sequence[str]) -> None:
         """Start PostgreSQL again whenever it ends by itself."""
@@ -187,17 +181,26 @@ class Postgres:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
 
-    async def is_answering(self) -> bool:
-        """Wait until it takes connections; False if it ends instead."""
+    async def wait_answering(self) -> None:
+        """Wait until it takes connections; after a crash it says for as long as it takes that it is starting."""
         assert self.process is not None
+        begun = heard = time.monotonic()
         while self.process.returncode is None:
             try:
-                await (await asyncpg.connect(self.dsn())).close()
-            except (OSError, asyncpg.CannotConnectNowError):
-                await asyncio.sleep(POLL)
-            else:
-                return True
-        return False
+                await (await asyncpg.connect(self.dsn(), timeout=START_TIMEOUT)).close()
+                return
+            except asyncpg.CannotConnectNowError:
+                heard = time.monotonic()
+            except OSError:
+                if time.monotonic() - heard > START_TIMEOUT:
+                    raise TimeoutError from None
+            await asyncio.sleep(max(POLL, (time.monotonic() - begun) / 50))  # it forks for each that asks
+        raise StartError(f"PostgreSQL does not start: see {self.log}")
+
+    async def tell_of_recovery(self) -> None:
+        for minutes in itertools.count(1):
+            await asyncio.sleep(60)
+            logger.warning("PostgreSQL still recovers from a crash, after %d min: see %s", minutes, self.log)
 
     async def stop(self) -> None:
         """Shut down fast: sessions are ended, what was committed stays."""

@@ -28,6 +28,7 @@ async def main():
 asyncio.run(main())
 """
 
+SLOW_RECOVERY = ("restore_command=sleep 1; false", "hot_standby=off")  # several files are asked for
 HIDDEN = """
 import ctypes, time
 ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
@@ -221,6 +222,15 @@ async def test_one_that_can_not_be_looked_at_may_be_it(tmp_path: Path) -> None:
     assert not is_alive(process.pid, tmp_path)
 
 
+async def test_one_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path):
+        pid = postmaster(tmp_path)
+        monkeypatch.setattr("chatd.embedded.START_TIMEOUT", 0.1)
+        monkeypatch.setattr("chatd.embedded.stands_in", lambda *_: None)
+        with pytest.raises(StartError, match=f"another PostgreSQL still runs on {tmp_path}/pgdata.*process {pid}"):
+            await Postgres(tmp_path, tmp_path).start(())
+
+
 async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     async with open_postgres(tmp_path) as dsn:
         with pytest.raises(StartError, match="another chatd runs on"):
@@ -250,6 +260,25 @@ async def test_an_interrupted_initdb_is_made_again(tmp_path: Path, delay: float)
     await process.wait()
     async with open_postgres(tmp_path) as dsn:
         assert await write(dsn, 1) == [1]
+
+
+async def test_a_recovery_takes_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        await write(dsn, 1)
+    (tmp_path / "pgdata" / "recovery.signal").touch()
+    monkeypatch.setattr("chatd.embedded.START_TIMEOUT", 1)
+    async with open_postgres(tmp_path, SLOW_RECOVERY) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+
+
+async def test_one_that_is_given_up_is_shut_down(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path):
+        pass
+    (tmp_path / "pgdata" / "recovery.signal").touch()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1), open_postgres(tmp_path, SLOW_RECOVERY):
+            pytest.fail("it is up")
+    assert not (tmp_path / "pgdata" / "postmaster.pid").exists()
 
 
 async def test_what_can_not_start_says_where_to_look(tmp_path: Path) -> None:
