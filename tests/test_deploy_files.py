@@ -18,7 +18,10 @@ UNITS = (SERVICE, ROOT / "deploy/chatd.socket")
 ENVIRONMENT = ROOT / "deploy/chatd.env"
 MAX_EXPOSURE = 1.5
 # What a command of root's has in common with the service.
-SAME = ("User", "Group", "UMask", "Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode")
+SAME = (
+    *("User", "Group", "UMask", "KillMode"),
+    *("Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode"),
+)
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

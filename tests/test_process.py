@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.chat_client import Chat
 from tests.model_server import Exchange, ModelServer, says
 from tests.server_process import ServerProcess, run, serving
 from tests.sse_client import events, read_all, text_of
+from tests.test_transfer import HEADER
 
 
 @pytest.fixture
@@ -166,6 +168,25 @@ async def test_commands_beside_a_server_use_its_embedded_database(server: Server
         assert (await chat.call("GET", "/agent/sessions"))["sessions"] == []
     status, output = await run("audit", "verify", **server.environment)
     assert status == 0, output
+
+
+async def test_a_command_that_is_terminated_shuts_its_database_down(server: ServerProcess, tmp_path: Path) -> None:
+    assert (await run("migrate", **server.environment))[0] == 0
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chatd", "import"),
+        env=server.environment | {"CHATD_AUDIT_KEY": "k" * 64},
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{json.dumps(HEADER)}\n".encode())
+    lock = tmp_path / "data dir/postgres/pgdata/postmaster.pid"
+    async with asyncio.timeout(20):
+        while not lock.exists() or b"ready" not in lock.read_bytes():
+            await asyncio.sleep(0.05)
+    process.terminate()
+    _, told = await process.communicate()
+    assert (process.returncode, told.splitlines()[-1], lock.exists()) == (1, b"chatd: interrupted", False)
 
 
 async def test_a_database_that_is_not_there() -> None:
