@@ -18,6 +18,19 @@ def test_defaults() -> None:
     assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
 
 
+def test_a_user_without_a_home_needs_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def expand(path: Path) -> Path:
+        if "~" in path.parts:
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", expand)
+    with pytest.raises(ConfigError, match="^CHATD_DATA_DIR: not set, and this user has no home$"):
+        read_config({})
+    assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
+    assert read_config({"CHATD_DATA_DIR": "/data"}).data_dir == Path("/data")
+
+
 def test_empty_means_unset() -> None:
     assert read_config(dict.fromkeys(VARIABLES, "")) == read_config({})
 
