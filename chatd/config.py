@@ -199,8 +199,12 @@ def describe(error: ValueError | OSError) -> str:
 
 
 def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some."""
-    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith("OTEL_")}
+    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some.
+
+    PostgreSQL's variables (PGPORT, PGTZ) are meant for another one than the embedded.
+    """
+    private = ("OTEL_", "PG")
+    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith(private)}
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:

@@ -147,4 +147,5 @@ def is_private(place: Path, users: set[int]) -> bool:
 
 
 def dsn_of(sockets: Path, database: str = "postgres") -> str:
-    return f"postgresql://chatd@/{database}?host={sockets}&port=5432"
+    """Return a DSN that leaves nothing to variables like PGSSLMODE, which are meant for another one."""
+    return f"postgresql://chatd@/{database}?host={sockets}&port=5432&sslmode=disable&target_session_attrs=any"

@@ -25,7 +25,7 @@ def test_a_user_without_a_home_needs_a_directory(monkeypatch: pytest.MonkeyPatch
         return path
 
     monkeypatch.setattr(Path, "expanduser", expand)
-    with pytest.raises(ConfigError, match="^CHATD_DATA_DIR: not set, and this user has no home$"):
+    with pytest.raises(ConfigError, match=r"^CHATD_DATA_DIR: not set, and this user has no home$"):
         read_config({})
     assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
     assert read_config({"CHATD_DATA_DIR": "/data"}).data_dir == Path("/data")

@@ -29,6 +29,11 @@ asyncio.run(main())
 """
 
 SLOW_RECOVERY = ("restore_command=sleep 1; false", "hot_standby=off")  # several files are asked for
+OF_ANOTHER = {
+    **{"PGPORT": "5433", "PGHOST": "db.example", "PGUSER": "other", "PGDATABASE": "other", "PGDATA": "/nonexistent"},
+    **{"PGDATESTYLE": "nonsense", "PGTZ": "nonsense", "PGSSLMODE": "verify-full", "PGOPTIONS": "-c nonsense=1"},
+    **{"PGTARGETSESSIONATTRS": "standby", "PGPASSWORD": "x", "PGPASSFILE": "/nonexistent"},
+}
 HIDDEN = """
 import ctypes, time
 ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
@@ -90,6 +95,13 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
         shutil.copytree(part, home / part.name, symlinks=True)
     monkeypatch.setattr("chatd.embedded.find_binaries", lambda: home / package.name / "pginstall" / "bin")
     async with open_postgres(home / "data") as dsn:
+        assert await write(dsn, 1) == [1]
+
+
+async def test_settings_of_another_one_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OF_ANOTHER.items():
+        monkeypatch.setenv(name, value)
+    async with open_postgres(tmp_path) as dsn:
         assert await write(dsn, 1) == [1]
 
 
