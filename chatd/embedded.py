@@ -32,6 +32,7 @@ from chatd.embedded_directory import (
     refuse_root,
     socket_directory,
     stands_in,
+    sync_directory,
     try_lock,
 )
 from chatd.errors import ConfigError, StartError
@@ -149,6 +150,7 @@ class Postgres:
             if await process.wait():
                 raise StartError(f"initdb failed: see {self.log}")
         fresh.rename(self.data)
+        sync_directory(self.data.parent)
 
     async def launch(self, settings: Sequence[str]) -> None:
         """Start it, with a lock that each of its processes inherits: the owner's is gone before the last of them."""

@@ -111,6 +111,15 @@ def stands_in(pid: int, data: Path) -> bool | None:
         return None
 
 
+def sync_directory(path: Path) -> None:
+    """Have what was renamed in a directory outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def place_sockets(directory: Path) -> Path:
     """Return the data directory itself, or one in /tmp where its path can't be a socket's or stand in a DSN.
 

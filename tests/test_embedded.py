@@ -98,6 +98,13 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
         assert await write(dsn, 1) == [1]
 
 
+async def test_a_new_cluster_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    async with open_postgres(tmp_path):
+        assert synced == [str(tmp_path)]
+
+
 async def test_settings_of_another_one_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OF_ANOTHER.items():
         monkeypatch.setenv(name, value)
