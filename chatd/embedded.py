@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0  # seconds for an answer, be it that it recovers from a crash, which takes a while
 STOP_TIMEOUT = 30.0
+LEAST_FREE = 100 << 20  # bytes below which PostgreSQL may stop
 RESTART_DELAY = 0.5
 POLL = 0.02
 SETTINGS = (
@@ -112,6 +113,7 @@ class Postgres:
             if not (self.data / "PG_VERSION").exists():
                 async with asyncio.timeout(START_TIMEOUT):
                     await self.create()
+            self.refuse_version()
             await self.launch(settings)
             async with background(self.tell_of_recovery()):
                 await self.wait_answering()
@@ -120,13 +122,29 @@ class Postgres:
                 f"the embedded PostgreSQL needs {error.filename or 'setpriv'} (Debian: util-linux)"
             ) from error
         except TimeoutError as error:
-            raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
+            raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.where()}") from error
+
+    def refuse_version(self) -> None:
+        """Raise ConfigError for a cluster that another major version has made."""
+        made_by = (self.data / "PG_VERSION").read_text().strip()
+        with (self.binaries.parent / "share" / "postgres.bki").open() as file:
+            own = file.readline().split()[-1]  # "# PostgreSQL 18"
+        if made_by != own:
+            raise ConfigError(
+                f"{self.data} was made by PostgreSQL {made_by}, and this one is {own}: "
+                "export it with the chatd that made it (docs/backup.md)"
+            )
+
+    def where(self) -> str:
+        """Return where to look; on a full disk there may be nothing in the log."""
+        free = shutil.disk_usage(self.log.parent).free
+        return f"{self.log} (only {free >> 20} MiB are free there)" if free < LEAST_FREE else str(self.log)
 
     async def keep(self, settings: Sequence[str]) -> None:
         """Start PostgreSQL again whenever it ends by itself."""
         while self.process is not None:
             status = await self.process.wait()
-            logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
+            logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.where())
             await asyncio.sleep(RESTART_DELAY)
             try:
                 await self.launch(settings)
@@ -148,7 +166,7 @@ class Postgres:
                 env=public_environment(),
             )
             if await process.wait():
-                raise StartError(f"initdb failed: see {self.log}")
+                raise StartError(f"initdb failed: see {self.where()}")
         fresh.rename(self.data)
         sync_directory(self.data.parent)
 
@@ -197,7 +215,7 @@ class Postgres:
                 if time.monotonic() - heard > START_TIMEOUT:
                     raise TimeoutError from None
             await asyncio.sleep(max(POLL, (time.monotonic() - begun) / 50))  # it forks for each that asks
-        raise StartError(f"PostgreSQL does not start: see {self.log}")
+        raise StartError(f"PostgreSQL does not start: see {self.where()}")
 
     async def tell_of_recovery(self) -> None:
         for minutes in itertools.count(1):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -99,10 +100,10 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
 
 
 async def test_a_new_cluster_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
     async with open_postgres(tmp_path):
-        assert synced == [str(tmp_path)]
+        assert synced == [tmp_path]
 
 
 async def test_settings_of_another_one_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,11 +301,22 @@ async def test_one_that_is_given_up_is_shut_down(tmp_path: Path) -> None:
     assert not (tmp_path / "pgdata" / "postmaster.pid").exists()
 
 
-async def test_what_can_not_start_says_where_to_look(tmp_path: Path) -> None:
+async def test_what_can_not_start_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path):
+        pass
+    (tmp_path / "pgdata/global/pg_control").unlink()
+    with pytest.raises(StartError, match=r"does not start: see .*postgres\.log$"):
+        await open_postgres(tmp_path).__aenter__()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 << 20))
+    with pytest.raises(StartError, match=r"postgres\.log \(only 3 MiB are free there\)$"):
+        await open_postgres(tmp_path).__aenter__()
+
+
+async def test_a_cluster_of_another_version_takes_another_chatd(tmp_path: Path) -> None:
     async with open_postgres(tmp_path):
         pass
     (tmp_path / "pgdata" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(StartError, match=r"postgres\.log"):
+    with pytest.raises(ConfigError, match=r"was made by PostgreSQL 9\.6, .*docs/backup\.md"):
         await open_postgres(tmp_path).__aenter__()
 
 
