@@ -66,6 +66,13 @@ class ServerProcess:
         await self.reading
         return status
 
+    async def kill(self) -> None:
+        """End it, whatever a test has left it in."""
+        if hasattr(self, "process"):
+            if self.process.returncode is None:
+                self.process.kill()
+            await self.process.wait()
+
 
 @asynccontextmanager
 async def serving(server: ServerProcess) -> AsyncIterator[Chat]:

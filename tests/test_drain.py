@@ -25,8 +25,10 @@ LAST_FRAME = re.compile(rb"\n\nretry: (\d+)\n\n$")
 
 
 @pytest.fixture
-def server(tmp_path: Path, model: ModelServer) -> ServerProcess:
-    return ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="1")
+async def server(tmp_path: Path, model: ModelServer) -> AsyncIterator[ServerProcess]:
+    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path), ANTHROPIC_BASE_URL=model.url, CHATD_DRAIN_TIMEOUT="1")
+    yield server
+    await server.kill()
 
 
 async def close(chat: Chat) -> None:

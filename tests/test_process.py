@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -21,8 +22,10 @@ from tests.test_transfer import HEADER
 
 
 @pytest.fixture
-def server(tmp_path: Path, model: ModelServer) -> ServerProcess:
-    return ServerProcess(CHATD_DATA_DIR=str(tmp_path / "data dir"), ANTHROPIC_BASE_URL=model.url)
+async def server(tmp_path: Path, model: ModelServer) -> AsyncIterator[ServerProcess]:
+    server = ServerProcess(CHATD_DATA_DIR=str(tmp_path / "data dir"), ANTHROPIC_BASE_URL=model.url)
+    yield server
+    await server.kill()
 
 
 async def test_after_a_kill_everything_is_there_and_the_turn_goes_on(server: ServerProcess, model: ModelServer) -> None:
@@ -126,6 +129,13 @@ async def test_sigterm_while_it_waits_for_the_database(tmp_path: Path, model: Mo
     assert await asyncio.wait_for(server.process.wait(), 8) == 0
     await asyncio.gather(starting, return_exceptions=True)
     assert "Traceback" not in server.log
+
+
+async def test_one_that_a_test_leaves_is_killed(server: ServerProcess) -> None:
+    await server.kill()  # it was not even started
+    await server.start()
+    await server.kill()
+    assert server.process.returncode == -signal.SIGKILL
 
 
 async def test_the_port_is_taken(server: ServerProcess) -> None:
