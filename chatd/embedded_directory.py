@@ -10,6 +10,7 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import IO
 
 from chatd.errors import ConfigError, StartError
 
@@ -65,14 +66,58 @@ async def own(directory: Path) -> AsyncIterator[None]:
     """Hold the directory's lock: the kernel lets go of it when the process ends, soon after a kill."""
     with (directory / LOCK).open("w") as file:
         for _ in range(int(OWNER_TIMEOUT / POLL)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await asyncio.sleep(POLL)
-            else:
+            if try_lock(file):
                 yield
                 return
+            await asyncio.sleep(POLL)
     raise StartError(f"another chatd runs on {directory}: stop it, or set CHATD_DATA_DIR or DATABASE_URL")
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Take the lock of an open file, if nobody has it; whoever inherits the file has it, too, until all closed it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_pid(data: Path) -> int:
+    """Return the process that a cluster's lock file names, 0 where there is none."""
+    file = data / "postmaster.pid"
+    first = file.read_text().partition("\n")[0].strip() if file.exists() else ""
+    return int(first) if first.isdecimal() else 0
+
+
+def is_alive(pid: int, data: Path) -> bool:
+    """Tell whether this process may be a postmaster of this cluster: one of this user that is not seen elsewhere."""
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):  # gone, or another user's
+        return False
+    return pid > 1 and stands_in(pid, data) is not False  # 1 can't always be looked at, and is none
+
+
+def stands_in(pid: int, data: Path) -> bool | None:
+    """Tell whether a process that is no zombie works in a directory; None where it can't be looked at.
+
+    So it is with all that run outside where a service has users of its own (systemd's PrivateUsers).
+    """
+    try:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z":
+            return False
+        return Path(f"/proc/{pid}/cwd").samefile(data)
+    except OSError:
+        return None
+
+
+def sync_directory(path: Path) -> None:
+    """Have what was renamed in a directory outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def place_sockets(directory: Path) -> Path:
@@ -111,4 +156,5 @@ def is_private(place: Path, users: set[int]) -> bool:
 
 
 def dsn_of(sockets: Path, database: str = "postgres") -> str:
-    return f"postgresql://chatd@/{database}?host={sockets}&port=5432"
+    """Return a DSN that leaves nothing to variables like PGSSLMODE, which are meant for another one."""
+    return f"postgresql://chatd@/{database}?host={sockets}&port=5432&sslmode=disable&target_session_attrs=any"

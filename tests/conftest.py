@@ -21,6 +21,20 @@ from tests.model_server import ModelServer
 
 NUMBERS = itertools.count()
 FAST = ("fsync=off", "max_connections=300")
+SETTINGS_OF_CHATD = (
+    *("CHATD_", "ANTHROPIC_", "OTEL_", "DATABASE_URL", "PG"),
+    *("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_"),
+)
+
+
+def forget_settings() -> None:
+    """Have no test, and no process that one starts, meet the database or the key of whoever runs the tests."""
+    for name in [*os.environ]:
+        if name.startswith(SETTINGS_OF_CHATD) and name != "CHATD_REQUIRE_ALL":
+            del os.environ[name]
+
+
+forget_settings()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

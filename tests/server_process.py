@@ -27,8 +27,7 @@ class ServerProcess:
 
     def __init__(self, passed: socket.socket | None = None, **environment: str) -> None:
         self.passed = passed
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
-        self.environment = inherited | {"CHATD_PORT": "0", "CHATD_LOG_FORMAT": "text"} | environment
+        self.environment = os.environ | {"CHATD_PORT": "0", "CHATD_LOG_FORMAT": "text"} | environment
         self.log = ""
         self.stdout: IO[bytes] | None = None  # a file, where it is to be looked at
 
@@ -66,6 +65,13 @@ class ServerProcess:
         status = await asyncio.wait_for(self.process.wait(), 20)
         await self.reading
         return status
+
+    async def kill(self) -> None:
+        """End it, whatever a test has left it in."""
+        if hasattr(self, "process"):
+            if self.process.returncode is None:
+                self.process.kill()
+            await self.process.wait()
 
 
 @asynccontextmanager

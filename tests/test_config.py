@@ -1,5 +1,8 @@
 """Settings: read once, checked together, secrets from files."""
 
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +19,37 @@ def test_defaults() -> None:
     assert config == Config(data_dir=Path("~/.local/share/chatd").expanduser())
     assert config.is_local_model
     assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
+
+
+def test_a_user_without_a_home_needs_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def expand(path: Path) -> Path:
+        if "~" in path.parts:
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", expand)
+    with pytest.raises(ConfigError, match=r"^CHATD_DATA_DIR: not set, and this user has no home$"):
+        read_config({})
+    assert read_config({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chatd")
+    assert read_config({"CHATD_DATA_DIR": "/data"}).data_dir == Path("/data")
+
+
+def test_the_tests_do_not_meet_what_a_developer_uses() -> None:
+    exported = {
+        "DATABASE_URL": "postgresql://mine",
+        "CHATD_DATA_DIR": "/mine",
+        "PGHOST": "mine",
+        "CHATD_REQUIRE_ALL": "1",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", "import os, sys, tests.conftest; print(*(os.environ.keys() & sys.argv))", *exported],
+        env=os.environ | exported,
+        cwd=README.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "CHATD_REQUIRE_ALL\n"
 
 
 def test_empty_means_unset() -> None:

@@ -18,7 +18,10 @@ UNITS = (SERVICE, ROOT / "deploy/chatd.socket")
 ENVIRONMENT = ROOT / "deploy/chatd.env"
 MAX_EXPOSURE = 1.5
 # What a command of root's has in common with the service.
-SAME = ("User", "Group", "UMask", "Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode")
+SAME = (
+    *("User", "Group", "UMask", "KillMode"),
+    *("Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode"),
+)
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -109,6 +112,21 @@ def test_the_package_takes_extras_that_there_are() -> None:
     known = configparser.ConfigParser()
     known.read(ROOT / "setup.cfg")
     assert set(extras) <= known["options.extras_require"].keys()
+
+
+def test_a_secret_that_there_was_no_room_for_is_made_again(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/debian/postinst").read_text()
+    (function,) = re.findall(r"^make_secret\(\) {.*?^}$", text, re.MULTILINE | re.DOTALL)
+    secret = tmp_path / "chatd_jwt_secret"
+    script = f"set -e\n{function}\nmake_secret\n".replace("/etc/chatd/credentials", str(tmp_path))
+    assert subprocess.run(["sh", "-c", f"ulimit -f 0\n{script}"], check=False).returncode
+    made = []
+    for _ in range(2):
+        subprocess.run(["sh", "-c", script], check=True)
+        made.append(secret.read_text())
+    assert re.fullmatch("[0-9a-f]{64}", made[0])
+    assert made[0] == made[1]
+    assert [(path, path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [(secret, 0o600)]
 
 
 def test_the_service_takes_its_socket_from_where_nginx_looks() -> None:

@@ -6,13 +6,16 @@ import shutil
 import signal
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
 
-from chatd.embedded import INITDB, Postgres, find_binaries, is_alive, open_postgres
-from chatd.embedded_directory import find_running, place_sockets
+from chatd.embedded import INITDB, Postgres, find_binaries, open_postgres
+from chatd.embedded_directory import find_running, is_alive, place_sockets
 from chatd.errors import ConfigError, StartError
 
 OWNER = """
@@ -24,6 +27,26 @@ async def main():
         print("up", flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
+"""
+
+SLOW_RECOVERY = ("restore_command=sleep 1; false", "hot_standby=off")  # several files are asked for
+OF_ANOTHER = {
+    **{"PGPORT": "5433", "PGHOST": "db.example", "PGUSER": "other", "PGDATABASE": "other", "PGDATA": "/nonexistent"},
+    **{"PGDATESTYLE": "nonsense", "PGTZ": "nonsense", "PGSSLMODE": "verify-full", "PGOPTIONS": "-c nonsense=1"},
+    **{"PGTARGETSESSIONATTRS": "standby", "PGPASSWORD": "x", "PGPASSFILE": "/nonexistent"},
+}
+HIDDEN = """
+import ctypes, time
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
+print("up", flush=True)
+time.sleep(60)
+"""
+LOOK = """
+import sys
+from pathlib import Path
+from chatd.embedded_directory import is_alive, stands_in
+pid, data = int(sys.argv[1]), Path(sys.argv[2])
+print(is_alive(pid, data), stands_in(pid, data))
 """
 
 
@@ -76,6 +99,20 @@ async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
         assert await write(dsn, 1) == [1]
 
 
+async def test_a_new_cluster_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    async with open_postgres(tmp_path):
+        assert synced == [tmp_path]
+
+
+async def test_settings_of_another_one_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OF_ANOTHER.items():
+        monkeypatch.setenv(name, value)
+    async with open_postgres(tmp_path) as dsn:
+        assert await write(dsn, 1) == [1]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 @pytest.mark.parametrize("made", ["", "postgres"])
 async def test_root_makes_and_opens_nothing_that_belongs_to_another_user(tmp_path: Path, made: str) -> None:
@@ -100,8 +137,12 @@ async def test_root_finds_the_one_of_another_user(tmp_path: Path, monkeypatch: p
 
 
 async def owner(directory: Path) -> asyncio.subprocess.Process:
+    return await printing_up(OWNER, str(directory))
+
+
+async def printing_up(program: str, *arguments: str) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", OWNER, str(directory)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", program, *arguments), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
@@ -143,6 +184,73 @@ async def test_a_killed_postmaster_is_started_again_at_once(tmp_path: Path) -> N
     await process.wait()
 
 
+async def start_once(directory: Path) -> int:
+    async with open_postgres(directory):
+        return postmaster(directory)
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_none_is_started_beside_one_that_still_ends_where_it_can_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await owner(tmp_path)
+    with frozen(pid := postmaster(tmp_path)):
+        process.kill()
+        await process.wait()
+        for name in ("is_alive", "stands_in"):
+            monkeypatch.setattr(f"chatd.embedded.{name}", lambda *_: False)
+        starting = asyncio.create_task(start_once(tmp_path))
+        await asyncio.wait([starting], timeout=1)
+        assert (starting.done(), postmaster(tmp_path)) == (False, pid)
+    assert await starting != pid
+
+
+async def test_none_is_started_beside_a_backend_that_outlives_its_postmaster(tmp_path: Path) -> None:
+    process = await owner(tmp_path)
+    conn = await asyncpg.connect(find_running(tmp_path))
+    try:
+        with frozen(conn.get_server_pid()):
+            os.kill(pid := postmaster(tmp_path), signal.SIGKILL)
+            process.kill()
+            await process.wait()
+            starting = asyncio.create_task(start_once(tmp_path))
+            await asyncio.wait([starting], timeout=3)
+            assert (starting.done(), postmaster(tmp_path)) == (False, pid)
+        assert await starting != pid
+    finally:
+        conn.terminate()
+
+
+async def test_one_that_can_not_be_looked_at_may_be_it(tmp_path: Path) -> None:
+    process = await printing_up(HIDDEN)
+    blind = ("setpriv", "--bounding-set=-sys_ptrace") if os.geteuid() == 0 else ()
+    looking = await asyncio.create_subprocess_exec(
+        *(*blind, sys.executable, "-c", LOOK, str(process.pid), str(tmp_path)), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await looking.communicate()
+    process.kill()
+    await process.wait()
+    assert told == b"True None\n"
+    assert not is_alive(process.pid, tmp_path)
+
+
+async def test_one_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path):
+        pid = postmaster(tmp_path)
+        monkeypatch.setattr("chatd.embedded.START_TIMEOUT", 0.1)
+        monkeypatch.setattr("chatd.embedded.stands_in", lambda *_: None)
+        with pytest.raises(StartError, match=f"another PostgreSQL still runs on {tmp_path}/pgdata.*process {pid}"):
+            await Postgres(tmp_path, tmp_path).start(())
+
+
 async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     async with open_postgres(tmp_path) as dsn:
         with pytest.raises(StartError, match="another chatd runs on"):
@@ -174,11 +282,41 @@ async def test_an_interrupted_initdb_is_made_again(tmp_path: Path, delay: float)
         assert await write(dsn, 1) == [1]
 
 
-async def test_what_can_not_start_says_where_to_look(tmp_path: Path) -> None:
+async def test_a_recovery_takes_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        await write(dsn, 1)
+    (tmp_path / "pgdata" / "recovery.signal").touch()
+    monkeypatch.setattr("chatd.embedded.START_TIMEOUT", 1)
+    async with open_postgres(tmp_path, SLOW_RECOVERY) as dsn:
+        assert await write(dsn, 2) == [1, 2]
+
+
+async def test_one_that_is_given_up_is_shut_down(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path):
+        pass
+    (tmp_path / "pgdata" / "recovery.signal").touch()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1), open_postgres(tmp_path, SLOW_RECOVERY):
+            pytest.fail("it is up")
+    assert not (tmp_path / "pgdata" / "postmaster.pid").exists()
+
+
+async def test_what_can_not_start_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_postgres(tmp_path):
+        pass
+    (tmp_path / "pgdata/global/pg_control").unlink()
+    with pytest.raises(StartError, match=r"does not start: see .*postgres\.log$"):
+        await open_postgres(tmp_path).__aenter__()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 << 20))
+    with pytest.raises(StartError, match=r"postgres\.log \(only 3 MiB are free there\)$"):
+        await open_postgres(tmp_path).__aenter__()
+
+
+async def test_a_cluster_of_another_version_takes_another_chatd(tmp_path: Path) -> None:
     async with open_postgres(tmp_path):
         pass
     (tmp_path / "pgdata" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(StartError, match=r"postgres\.log"):
+    with pytest.raises(ConfigError, match=r"was made by PostgreSQL 9\.6, .*docs/backup\.md"):
         await open_postgres(tmp_path).__aenter__()
 
 

@@ -288,7 +288,7 @@ def test_a_long_overlap_is_found_in_no_time() -> None:
     begun = time.monotonic()
     assert seam.feed(shown[:500_000]) + seam.feed("something else") == shown[:500_000] + "something else"
     assert OverlapSeam(shown).feed(shown + "new") == "new"
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 async def test_a_client_that_does_not_read_an_answer_is_cut(start: Start) -> None:

@@ -112,14 +112,14 @@ async def test_a_token_that_expires_while_the_database_is_away(
     start: Start, model: ModelServer, postgres: Postgres
 ) -> None:
     chat = await start(database_url=postgres.dsn(), heartbeat=5, auth="jwt", jwt_secret=SECRET)
-    body, headers = chat.body("hi"), bearer(token("alice", exp=time.time() + 1.5))
+    body, headers = chat.body("hi"), bearer(token("alice", exp=time.time() + 3))
     answer = await chat.call("POST", "/agent/chat", json=body, headers=headers)
     await postgres.stop()
     begun = time.monotonic()
     path = f"/agent/chat/stream/{answer['session_id']}"
     async with chat.client.get(path, headers=headers | {"Last-Event-ID": "nonsense"}) as response:
         assert b"data" not in await response.read()
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 4.5
     await postgres.start(SETTINGS)
 
 

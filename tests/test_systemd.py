@@ -93,13 +93,13 @@ async def test_what_is_meant_for_another_process_is_not_taken(tmp_path: Path) ->
 
 
 async def test_the_watchdog_is_not_fed_while_the_loop_is_late(tmp_path: Path, heard: socket.socket) -> None:
-    task = asyncio.create_task(keep_notifying(str(tmp_path / "notify"), 0.3, lambda: "fine"))
-    await asyncio.sleep(0.25)
+    task = asyncio.create_task(keep_notifying(str(tmp_path / "notify"), 3, lambda: "fine"))
+    await asyncio.sleep(1.5)
     assert "WATCHDOG=1" in read(heard)
-    time.sleep(0.5)  # noqa: ASYNC251 - the loop is blocked, which is the point
-    await asyncio.sleep(0.02)
+    time.sleep(2)  # noqa: ASYNC251 - the loop is blocked, which is the point
+    await asyncio.sleep(0.1)
     assert read(heard) == ["STATUS=fine"]
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(1.5)
     assert "WATCHDOG=1" in read(heard)
     task.cancel()
 

@@ -13,13 +13,12 @@ from chatd import __version__
 from chatd.audit.key import FILE, read_audit_key
 from chatd.config import Config, secret_files
 from chatd.doctor.findings import Finding, Findings, failed, warning
-from chatd.embedded import find_binaries
+from chatd.embedded import LEAST_FREE, find_binaries
 from chatd.errors import ConfigError
 from chatd.installed import check_jwt
 from chatd.local_model import find_model
 
 FREE = 1 << 30  # bytes below which the disk is nearly full
-LEAST_FREE = 100 << 20
 SPARE_FILES = 100  # beside streams and connections to the database: the program's own, logs, listeners
 
 

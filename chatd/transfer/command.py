@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from chatd.audit.key import read_audit_key
 from chatd.commands import open_for_command
 from chatd.config import Config
+from chatd.embedded_directory import sync_directory
 from chatd.errors import ConfigError, InDoubt, StartError
 from chatd.transfer.exporting import count_messages, export, find_owners
 from chatd.transfer.importing import import_file, open_export
@@ -103,15 +104,6 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Have what was renamed in a directory outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -51,7 +51,6 @@ class Supervisor:
         if not pass_socket:
             self.socket.close()
         self.notify_path = directory / "notify"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATD_", "ANTHROPIC_"))}
         own = {
             "CHATD_DATA_DIR": str(directory),
             "CHATD_PORT": str(self.port),
@@ -60,7 +59,7 @@ class Supervisor:
             "ANTHROPIC_API_KEY": "sk-canary-key",
             "NOTIFY_SOCKET": str(self.notify_path),
         }
-        self.environment = inherited | own | dict(environment)
+        self.environment = os.environ | own | dict(environment)
         self.starts: list[float] = []  # by the monotonic clock
         self.exits: list[int] = []  # statuses
         self.notifications: list[tuple[float, str]] = []

@@ -70,10 +70,10 @@ async def call(proxy: Proxy, size: int = len(ECHO)) -> tuple[str, float]:
 async def test_a_proxy_forwards_slices_and_delays(proxy: Proxy) -> None:
     proxy.slice = 7
     assert (await call(proxy))[0] == ECHO
-    proxy.latency = 0.1
+    proxy.latency = 0.5
     received, seconds = await call(proxy)
     assert received == ECHO
-    assert 0.2 <= seconds < 0.4
+    assert 1 <= seconds < 2.5
 
 
 async def test_a_proxy_limits_the_bandwidth(proxy: Proxy) -> None:

@@ -183,7 +183,7 @@ async def test_never_finishing_a_request(
     note(f"{len(held)} held, ten turns in {seconds:.1f} s")
     note(await check(dsn, transcripts_of(users), model, [supervisor]))
     note(await check_resources(supervisor.pid, dsn, warm))
-    assert seconds < 3
+    assert seconds < 10
 
 
 async def test_huge_bodies_and_pipelining(supervise: Supervise) -> None:
