@@ -4,7 +4,7 @@ import { Account } from "./account.js";
 import { Announcer } from "./announcer.js";
 import { pause } from "./client/lifeline.js";
 import { Composer } from "./composer.js";
-import { Connection } from "./connection.js";
+import { Connection, isGone } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { find, part } from "./dom.js";
 import { Drafts } from "./drafts.js";
@@ -74,7 +74,7 @@ async function sent({ sessionId, isNew, title, here }) {
 
 /** A message did not get through: it is a draft again. */
 function unsent({ error, text, key, sessionId, here }) {
-  const to = error?.status === 404 ? null : sessionId; // where that is gone, to a new one
+  const to = isGone(error) ? null : sessionId; // where that is gone, to a new one
   if (!here && to !== openId) return drafts.add(to, text, key);
   composer.add(text, key);
   composer.tell(error?.name === "AbortError" ? "" : (error?.detail ?? "This message was not sent."));

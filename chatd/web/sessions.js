@@ -1,6 +1,6 @@
 /** The list of sessions: found by title, renamed in place, deleted with a way back. */
 
-import { isUnreachable } from "./connection.js";
+import { isGone, isUnreachable } from "./connection.js";
 import { find, fromTemplate, part, showAge } from "./dom.js";
 
 const PAGE = 50; // sessions
@@ -175,7 +175,7 @@ export class Sessions extends EventTarget {
       if (leaving) await client.deleteSession(id, { keepalive: true });
       else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (!isGone(error)) throw error;
     }
     this.sessions = this.sessions.filter((session) => session.session_id !== id);
   }

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from playwright.async_api import Route, expect
 
 from tests.chat_client import Chat
@@ -17,6 +19,8 @@ from tests.token_provider import SECRET, token
 
 POST = "**/agent/chat/stream"
 HISTORY = "**/agent/chat/history/**"
+
+Answer = Callable[[Route], Awaitable[None]]
 
 
 async def refuse(route: Route) -> None:
@@ -42,6 +46,12 @@ async def answer_wrongly(route: Route) -> None:
     """Let a request through, and a broken proxy's answer back."""
     await route.fetch()
     await route.fulfill(**problem(500, code="internal", detail="Somewhere between, something broke."))
+
+
+async def know_nothing(route: Route) -> None:
+    """Let a request through, and back the answer of a proxy that knows of no chatd any more."""
+    await route.fetch()
+    await route.fulfill(status=404, content_type="text/plain", body="404 page not found")
 
 
 async def questions(chat: Chat, session_id: str) -> list[str]:
@@ -113,13 +123,19 @@ async def test_none_can_be_sent_before_its_session_is_there(page: ChatPage, chat
     assert await questions(chat, session_id) == ["into this one"]
 
 
-async def test_one_that_failed_in_doubt_is_sent_again_as_the_same(page: ChatPage, chat: Chat, watch: Watch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(answer_wrongly, "Somewhere between, something broke."), (know_nothing, "The server answered 404.")],
+)
+async def test_one_that_failed_in_doubt_is_sent_again_as_the_same(
+    page: ChatPage, chat: Chat, watch: Watch, answer: Answer, told: str
+) -> None:
     watch.expect("Failed to load resource")
     session_id = await session_in(page, chat)
 
-    await page.page.route(POST, answer_wrongly)
+    await page.page.route(POST, answer)
     await page.send("pay once")
-    await expect(page.page.locator("[data-part=problem]")).to_have_text("Somewhere between, something broke.")
+    await expect(page.page.locator("[data-part=problem]")).to_have_text(told)
     await page.page.unroute(POST)
     await draft_is(page, "pay once")
     await page.by("composer").press("Enter")
