@@ -68,7 +68,7 @@ async function sent({ sessionId, isNew, title, here }) {
     openId = sessions.current = sessionId;
     composer.moveTo(sessionId);
   }
-  if (isNew) await connection.persist(() => account.insist(() => account.client.renameSession(sessionId, title)));
+  if (isNew) await sessions.nameNew(sessionId, title);
   await sessions.refresh();
 }
 
