@@ -148,7 +148,7 @@ export class Conversation extends EventTarget {
     do {
       page = await this.history({ after });
       if (life !== this.life) return;
-      this.messages.put(page.messages);
+      this.messages.put(page.messages.filter(({ id }) => id !== this.turn?.answer?.id)); // that is read to its end
       after = page.messages.at(-1)?.id;
     } while (page.messages.length === PAGE);
     if (!this.busy) this.note(page);

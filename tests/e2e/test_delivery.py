@@ -14,7 +14,7 @@ from tests.conftest import Start
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
 from tests.e2e.scripts import Held
-from tests.model_server import ModelServer
+from tests.model_server import ModelServer, says
 from tests.token_provider import SECRET, token
 
 POST = "**/agent/chat/stream"
@@ -268,6 +268,39 @@ async def test_an_answer_that_could_not_be_read_on_is_completed(
     await page.has_ended(2)
     await expect(page.body()).to_have_text("The first part, and the rest.")
     await expect(page.answer().get_by_test_id("error-notice")).to_be_hidden()
+
+
+async def test_a_page_that_comes_late_does_not_complete_what_is_being_read(
+    page: ChatPage, chat: Chat, model: ModelServer
+) -> None:
+    """A look at the history from before a message was sent may bring its answer before the stream does."""
+    session_id = await session_in(page, chat)
+    late, rest, looking = Hold(), Hold(), asyncio.Event()
+
+    async def hold_first(route: Route) -> None:
+        is_first = not looking.is_set()
+        looking.set()
+        await (late(route) if is_first else route.continue_())
+
+    async def give_half(route: Route) -> None:
+        response = await route.fetch()
+        start, half, *_ = (await response.text()).split("\n\n")
+        await route.fulfill(response=response, body=f"{start}\n\n{half}\n\n")
+
+    await page.page.route(HISTORY, hold_first)
+    await chat.post("from elsewhere", session_id)
+    await asyncio.wait_for(looking.wait(), 10)
+    await page.page.route(POST, give_half)
+    await page.page.route("**/agent/chat/stream/sess-*", rest)
+    model.play([says("One", " two.", delay=0.3)])
+    await page.send("from here")
+    await expect(page.body()).to_have_text("One")
+    async with page.page.expect_response(HISTORY):
+        late.go_on.set()
+    await asyncio.sleep(0.5)
+    rest.go_on.set()
+    await page.has_ended(4)
+    await expect(page.body()).to_have_text("One two.")
 
 
 async def test_a_session_that_could_not_be_loaded_is_tried_again(page: ChatPage, chat: Chat, watch: Watch) -> None:
