@@ -389,6 +389,24 @@ async def test_a_stop_that_comes_late_stops_no_other_turn(
     assert (await chat.history(session_id))["messages"][-1]["content"] == "Three four."
 
 
+async def test_a_turn_of_elsewhere_is_stopped_before_it_is_reached(
+    page: ChatPage, chat: Chat, model: ModelServer, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    await page.page.route("**/agent/chat/stream/sess-*", refuse)
+    held = Held("One", " two.")
+    model.play([held])
+    body = chat.body("from elsewhere", session_id)
+    await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
+    await page.has_state("reconnecting")
+    async with page.page.expect_response("**/agent/chat/stop/**"):
+        await page.stop()
+    await page.page.unroute("**/agent/chat/stream/sess-*")
+    await page.has_ended(2)
+    await expect(page.answer()).to_have_attribute("data-status", "stopped")
+
+
 async def test_those_of_elsewhere_are_seen_before_ones_own(page: ChatPage, chat: Chat) -> None:
     session_id = await session_in(page, chat)
     await chat.post("from elsewhere", session_id)
