@@ -199,6 +199,13 @@ export class Conversation extends EventTarget {
     if (isGone(failure) && turn.sending) this.tell("missing");
     else if (!failure && this.session && (turn.started || turn.sending)) await this.try(() => this.catchUp());
     if (!failure && !this.busy && this.life === life) this.delivery.resume();
+    if (failure && turn.delivered && !turn.started && !isGone(failure)) this.leaveToPoll(turn, failure);
+  }
+
+  /** Tell that a turn can't be read, which has its message: what is shown of that goes, until the history has it. */
+  leaveToPoll({ sending }, failure) {
+    if (sending && !sending.message.id) sending.message.remove();
+    throw failure;
   }
 
   /** A turn has started: it has a session now, and the message that began it an id. */

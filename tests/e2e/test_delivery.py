@@ -54,6 +54,10 @@ async def know_nothing(route: Route) -> None:
     await route.fulfill(status=404, content_type="text/plain", body="404 page not found")
 
 
+async def captive_portal(route: Route) -> None:
+    await route.fulfill(status=200, content_type="text/html", body="<p>sign in to this network")
+
+
 async def questions(chat: Chat, session_id: str) -> list[str]:
     messages = (await chat.history(session_id))["messages"]
     return [message["content"] for message in messages if message["role"] == "user"]
@@ -254,9 +258,6 @@ async def test_an_answer_that_could_not_be_read_on_is_completed(
     held = Held("The first part", ", and the rest.")
     model.play([held])
 
-    async def captive_portal(route: Route) -> None:
-        await route.fulfill(status=200, content_type="text/html", body="<p>sign in to this network")
-
     await page.send("go")
     await page.has_written(14)
     await page.page.route("**/agent/chat/stream/sess-*", captive_portal)
@@ -268,6 +269,35 @@ async def test_an_answer_that_could_not_be_read_on_is_completed(
     await page.has_ended(2)
     await expect(page.body()).to_have_text("The first part, and the rest.")
     await expect(page.answer().get_by_test_id("error-notice")).to_be_hidden()
+
+
+async def test_one_that_arrived_is_told_where_its_answer_can_not_be_read(
+    page: ChatPage, chat: Chat, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    broken = problem(500, code="internal", detail="Something broke.")
+    await page.page.route(HISTORY, lambda route: route.fulfill(**broken))
+    await page.send("go")
+    await expect(page.page.locator("[data-part=problem]")).to_have_text("Something broke.")
+    await expect(page.messages()).to_have_count(0)
+    await page.page.unroute(HISTORY)
+    await page.has_ended(2)
+    assert await questions(chat, session_id) == ["go"]
+
+
+async def test_a_turn_of_elsewhere_that_can_not_be_read_is_told(page: ChatPage, chat: Chat, model: ModelServer) -> None:
+    session_id = await session_in(page, chat)
+    await page.page.route("**/agent/chat/stream/sess-*", captive_portal)
+    held = Held("One", " two.")
+    model.play([held])
+    body = chat.body("from elsewhere", session_id)
+    await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
+    await expect(page.page.locator("[data-part=problem]")).to_have_text("This is no stream of chatd.")
+    await page.page.unroute("**/agent/chat/stream/sess-*")
+    held.go_on.set()
+    await page.has_ended(2)
+    await expect(page.body()).to_have_text("One two.")
 
 
 async def test_a_page_that_comes_late_does_not_complete_what_is_being_read(
