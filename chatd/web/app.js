@@ -100,9 +100,7 @@ function showAccount() {
   const select = find("character");
   select.replaceChildren(...(characters ?? []).map((id) => new Option(id, id, false, id === account.character)));
   select.closest("label").hidden = (characters?.length ?? 0) < 2;
-  select.addEventListener("change", () => account.choose(Number(select.value)));
   find("sign-out").hidden = account.token === null;
-  find("sign-out").addEventListener("click", signOut);
 }
 
 async function signOut() {
@@ -112,6 +110,7 @@ async function signOut() {
 
 function listen() {
   const on = (target, type, does) => target.addEventListener(type, ({ detail }) => does(detail));
+  on(account, "change", showAccount);
   on(composer, "send", send);
   on(composer, "stop", () => conversation.turn?.stop());
   on(conversation, "change", showState);
@@ -121,6 +120,8 @@ function listen() {
   on(sessions, "renamed", (id) => id === conversation.sessionId && conversation.poll());
   on(sessions, "deleted", (id) => id === openId && startNew());
   find("new-session").addEventListener("click", () => startNew());
+  find("character").addEventListener("change", ({ target }) => account.choose(Number(target.value)));
+  find("sign-out").addEventListener("click", signOut);
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the URL's hash is a session
     composer.field.focus();
