@@ -110,6 +110,17 @@ test("the token is asked for before each request, and never sent where it was no
   assert.deepEqual(server.requests.map(({ headers }) => headers.authorization), ["Bearer t1", "Bearer t2", "Bearer mine", undefined]);
 });
 
+test("a token that does not come is waited for until an abort or a silence", async (t) => {
+  const server = await serve(t);
+  const waiting = (options) => clientOf(server, { token: () => new Promise(() => {}), ...options });
+  await assert.rejects(waiting().me({ signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+  await assert.rejects(waiting({ silence: 0.1 }).me(), { name: "ChatdError", code: "silent" });
+  const followed = waiting().streamChatResponse("hi");
+  setTimeout(() => followed.cancel(), 50);
+  assert.equal((await read(followed)).error?.name, "AbortError");
+  assert.equal(server.requests.length, 0);
+});
+
 test("a token that is no header is an error, not a broken network", async (t) => {
   const server = await serve(t);
   assert.equal((await read(clientOf(server, { token: "a\nb" }).streamChatResponse("hi"))).error.name, "TypeError");

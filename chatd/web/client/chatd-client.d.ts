@@ -10,7 +10,7 @@ export interface Backoff {
 export interface ClientOptions {
   /** Absolute, or (in a browser) relative to the document; "": the document's own place. */
   baseUrl?: string | URL;
-  /** A bearer token, or a function that is asked for one before each request. */
+  /** A bearer token, or a function that is asked for one before each request; its time counts as silence. */
   token?: string | null | (() => string | null | Promise<string | null>);
   /** The character that is spoken for where a call names none. */
   characterId?: number;
