@@ -165,7 +165,7 @@ export interface DoneEvent {
   length: number;
 }
 
-/** The turn has ended without a complete answer. */
+/** The turn has ended without a complete answer; `interrupted`: its events are gone, what is saved of it was read. */
 export interface ErrorEvent {
   type: "error";
   error: string;
@@ -228,7 +228,10 @@ export declare class ChatdError extends Error {
   detail: string;
   /** The answer's status; 0: there was none, or the turn failed. */
   status: number;
-  /** chatd's, or `unreachable`, `cut`, `silent`, `offline`, `gap`, `redirected`, `unexpected_response`, `too_large`, `http_STATUS`. */
+  /**
+   * chatd's, or `unreachable`, `cut`, `silent`, `offline`, `gap`, `redirected`, `unexpected_response`, `too_large`,
+   * `interrupted`, `http_STATUS`.
+   */
   code: string;
   errors: Record<string, string[]> | null;
   /** Seconds. */
