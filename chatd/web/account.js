@@ -9,8 +9,10 @@ const FIRST_CHARACTER = 1; // where the owner has no list of them, one is as goo
 /** Tell whether an error says that the token is missing, wrong or over. */
 export const isSignedOut = (error) => error?.status === 401;
 
-export class Account {
+/** Dispatches `change` where a token allows something else than the one before. */
+export class Account extends EventTarget {
   constructor() {
+    super();
     this.token = tab.get("token");
     this.client = new ChatClient({ token: () => this.use() });
     this.me = null;
@@ -20,10 +22,16 @@ export class Account {
 
   /** Find out who this is; asks for a token where one is needed. */
   async open() {
-    this.me = await this.insist(() => this.client.me());
+    this.take(await this.insist(() => this.client.me()));
+  }
+
+  /** Take note of what a token allows; the character that was chosen stays, if it may. */
+  take(me) {
+    this.me = me;
     const kept = Number(browser.get(this.key("character")));
-    const own = this.me.characters ?? [FIRST_CHARACTER];
+    const own = me.characters ?? [FIRST_CHARACTER];
     this.character = own.includes(kept) ? kept : (own[0] ?? FIRST_CHARACTER);
+    this.dispatchEvent(new Event("change"));
   }
 
   /** Return the name under which something of this owner's is kept in the browser. */
@@ -84,6 +92,7 @@ export class Account {
       tab.set("token", token);
       if (this.me && this.me.owner !== me.owner) await this.startOver();
       this.token = token;
+      this.take(me);
       return true;
     } catch (error) {
       problem.textContent = isSignedOut(error) ? "This token is not accepted." : (error.detail ?? "This is not a token.");

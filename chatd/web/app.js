@@ -4,7 +4,7 @@ import { Account } from "./account.js";
 import { Announcer } from "./announcer.js";
 import { pause } from "./client/lifeline.js";
 import { Composer } from "./composer.js";
-import { Connection } from "./connection.js";
+import { Connection, isGone } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { find, part } from "./dom.js";
 import { Drafts } from "./drafts.js";
@@ -68,13 +68,13 @@ async function sent({ sessionId, isNew, title, here }) {
     openId = sessions.current = sessionId;
     composer.moveTo(sessionId);
   }
-  if (isNew) await connection.persist(() => account.insist(() => account.client.renameSession(sessionId, title)));
+  if (isNew) await sessions.nameNew(sessionId, title);
   await sessions.refresh();
 }
 
 /** A message did not get through: it is a draft again. */
 function unsent({ error, text, key, sessionId, here }) {
-  const to = error?.status === 404 ? null : sessionId; // where that is gone, to a new one
+  const to = isGone(error) ? null : sessionId; // where that is gone, to a new one
   if (!here && to !== openId) return drafts.add(to, text, key);
   composer.add(text, key);
   composer.tell(error?.name === "AbortError" ? "" : (error?.detail ?? "This message was not sent."));
@@ -100,9 +100,7 @@ function showAccount() {
   const select = find("character");
   select.replaceChildren(...(characters ?? []).map((id) => new Option(id, id, false, id === account.character)));
   select.closest("label").hidden = (characters?.length ?? 0) < 2;
-  select.addEventListener("change", () => account.choose(Number(select.value)));
   find("sign-out").hidden = account.token === null;
-  find("sign-out").addEventListener("click", signOut);
 }
 
 async function signOut() {
@@ -112,6 +110,7 @@ async function signOut() {
 
 function listen() {
   const on = (target, type, does) => target.addEventListener(type, ({ detail }) => does(detail));
+  on(account, "change", showAccount);
   on(composer, "send", send);
   on(composer, "stop", () => conversation.turn?.stop());
   on(conversation, "change", showState);
@@ -121,6 +120,8 @@ function listen() {
   on(sessions, "renamed", (id) => id === conversation.sessionId && conversation.poll());
   on(sessions, "deleted", (id) => id === openId && startNew());
   find("new-session").addEventListener("click", () => startNew());
+  find("character").addEventListener("change", ({ target }) => account.choose(Number(target.value)));
+  find("sign-out").addEventListener("click", signOut);
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the URL's hash is a session
     composer.field.focus();

@@ -53,3 +53,6 @@ export class Connection {
 
 /** Tell whether an error says nothing but that chatd can't be reached now. */
 export const isUnreachable = (error) => error?.passing === true;
+
+/** Tell whether chatd says that something does not exist; another 404 may be that of a proxy on the way. */
+export const isGone = (error) => error?.code === "not_found";

@@ -1,7 +1,7 @@
 /** The open session: its messages, page by page, and the turn that runs in it, wherever it was begun. */
 
 import { newKey } from "./client/chatd-client.js";
-import { isUnreachable } from "./connection.js";
+import { isGone, isUnreachable } from "./connection.js";
 import { Delivery } from "./delivery.js";
 import { MessageList } from "./message-list.js";
 import { OlderMessages } from "./older-messages.js";
@@ -66,7 +66,7 @@ export class Conversation extends EventTarget {
   async load(life) {
     this.loading = life;
     try {
-      this.take(await this.unless404(() => this.read(life.signal), life), life);
+      this.take(await this.unlessGone(() => this.read(life.signal), life), life);
     } finally {
       if (this.loading === life) this.loading = null;
     }
@@ -90,12 +90,12 @@ export class Conversation extends EventTarget {
   }
 
   /** Ask for something of the open session; return nothing where it is another one meanwhile, or is gone, which is told. */
-  async unless404(request, life = this.life) {
+  async unlessGone(request, life = this.life) {
     try {
       return await request();
     } catch (error) {
       if (life !== this.life) return undefined;
-      if (error.status !== 404) throw error;
+      if (!isGone(error)) throw error;
       this.delivery.giveBackLeft(error);
       this.tell("missing");
     }
@@ -104,7 +104,7 @@ export class Conversation extends EventTarget {
   /** Ask like that, but leave it to the next time where chatd can't be reached now. */
   async try(request) {
     try {
-      await this.unless404(() => request(this.life));
+      await this.unlessGone(() => request(this.life));
     } catch (error) {
       if (!isUnreachable(error)) throw error;
     }
@@ -148,7 +148,7 @@ export class Conversation extends EventTarget {
     do {
       page = await this.history({ after });
       if (life !== this.life) return;
-      this.messages.put(page.messages);
+      this.messages.put(page.messages.filter(({ id }) => id !== this.turn?.answer?.id)); // that is read to its end
       after = page.messages.at(-1)?.id;
     } while (page.messages.length === PAGE);
     if (!this.busy) this.note(page);
@@ -196,9 +196,16 @@ export class Conversation extends EventTarget {
     this.turn = null;
     if (failure && turn.started) turn.answer.fail(failure.detail ?? "The answer could not be read on.");
     this.tell("change");
-    if (failure?.status === 404 && turn.sending) this.tell("missing");
+    if (isGone(failure) && turn.sending) this.tell("missing");
     else if (!failure && this.session && (turn.started || turn.sending)) await this.try(() => this.catchUp());
     if (!failure && !this.busy && this.life === life) this.delivery.resume();
+    if (failure && turn.delivered && !turn.started && !isGone(failure)) this.leaveToPoll(turn, failure);
+  }
+
+  /** Tell that a turn can't be read, which has its message: what is shown of that goes, until the history has it. */
+  leaveToPoll({ sending }, failure) {
+    if (sending && !sending.message.id) sending.message.remove();
+    throw failure;
   }
 
   /** A turn has started: it has a session now, and the message that began it an id. */

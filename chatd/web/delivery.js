@@ -1,6 +1,7 @@
 /** What becomes of a message that was sent: it goes on where its session is opened again, arrives, or is given back. */
 
-const SPENT = new Set([404, 422]); // what a key is answered with whose session is gone, or that had another message
+import { isGone } from "./connection.js";
+
 const GIVEN_UP = { status: 422, detail: "It is not known whether this message arrived: look before you send it again." };
 
 export class Delivery {
@@ -34,7 +35,7 @@ export class Delivery {
     this.outbox.remove(origin, key);
     message?.remove();
     if (here) conversation.empty.hidden = origin !== null;
-    conversation.tell("unsent", { text, key: SPENT.has(error?.status) ? null : key, sessionId: origin, error, here });
+    conversation.tell("unsent", { text, key: isSpent(error) ? null : key, sessionId: origin, error, here });
   }
 
   /** A turn has started: its message has arrived, and the session that it has made is open now, if it was sent here. */
@@ -59,6 +60,9 @@ export class Delivery {
     this.outbox.remove(turn.origin, turn.sending.key);
   }
 }
+
+/** Tell whether a key had another message, or its session is gone: it is of no use any more. */
+const isSpent = (error) => isGone(error) || error?.status === 422;
 
 /** Make a title of a message: its first line, cut at a word. */
 function titleOf(text) {

@@ -1,6 +1,6 @@
 /** The list of sessions: found by title, renamed in place, deleted with a way back. */
 
-import { isUnreachable } from "./connection.js";
+import { isGone, isUnreachable } from "./connection.js";
 import { find, fromTemplate, part, showAge } from "./dom.js";
 
 const PAGE = 50; // sessions
@@ -23,6 +23,7 @@ export class Sessions extends EventTarget {
     this.more.addEventListener("click", () => this.loadMore());
     this.sessions = [];
     this.hidden = new Set(); // deleted, but not beyond undoing
+    this.titles = new Map(); // the latest ones that are not saved yet, by session
     this.next = undefined; // not known yet
     this.current = null;
   }
@@ -142,7 +143,27 @@ export class Sessions extends EventTarget {
     session.title = title;
     this.render();
     this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
-    await this.connection.persist(() => this.account.insist(() => this.account.client.renameSession(id, title)));
+    await this.keepTitle(id, title);
+  }
+
+  /** Name a new session after its first message, unless somebody has named it meanwhile. */
+  async nameNew(id, title) {
+    await this.refresh();
+    if (this.title(id) === null && !this.titles.has(id)) await this.keepTitle(id, title);
+  }
+
+  /** Save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
+  async keepTitle(id, title) {
+    const isUnderWay = this.titles.has(id);
+    this.titles.set(id, title);
+    if (isUnderWay) return;
+    const save = () => this.account.client.renameSession(id, (title = this.titles.get(id)));
+    try {
+      do await this.connection.persist(() => this.account.insist(save));
+      while (title !== this.titles.get(id));
+    } finally {
+      this.titles.delete(id);
+    }
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */
@@ -175,7 +196,7 @@ export class Sessions extends EventTarget {
       if (leaving) await client.deleteSession(id, { keepalive: true });
       else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (!isGone(error)) throw error;
     }
     this.sessions = this.sessions.filter((session) => session.session_id !== id);
   }

@@ -60,10 +60,11 @@ export class TurnView {
 
   async start({ session_id: sessionId, message_id: messageId, user_message_id: userMessageId }) {
     if (this.started) return; // told again, after a new token
+    const couldStop = this.delivered;
     this.sessionId = sessionId;
     await this.conversation.began(this, userMessageId);
     this.answer = this.conversation.messages.answer(messageId);
-    if (this.stopping) this.stop();
+    if (this.stopping && !couldStop) this.stop();
   }
 
   /** Watch no longer; a message that is on its way must first be known to have arrived. */
@@ -71,13 +72,13 @@ export class TurnView {
     if (this.delivered) this.life.abort();
   }
 
-  /** Stop it, as soon as it has started; a message that can't get through is called back. */
+  /** Stop it, as soon as its message has arrived; one that can't get through is called back. */
   async stop() {
     this.stopping = true;
     const { account, connection } = this.conversation;
     const { signal } = this.life; // not to stop the next one
     const ask = () => account.insist(() => account.client.stop(this.sessionId, { signal }));
-    if (this.started) await connection.persist(ask, signal).catch((error) => this.hasEnded(error));
+    if (this.delivered) await connection.persist(ask, signal).catch((error) => this.hasEnded(error));
     else if (this.away) this.life.abort();
   }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
+from tests.chat_client import Chat
+
 ENDED = "[data-status=complete], [data-status=stopped]"
 
 
@@ -174,3 +176,17 @@ class ChatPage:
 
     async def screenshot(self, file: Path) -> None:
         await self.page.screenshot(path=file, animations="disabled", caret="hide")
+
+
+async def questions(chat: Chat, session_id: str) -> list[str]:
+    """Return the messages that a session has of its user."""
+    messages = (await chat.history(session_id))["messages"]
+    return [message["content"] for message in messages if message["role"] == "user"]
+
+
+async def session_in(page: ChatPage, chat: Chat) -> str:
+    """Open a session of its own."""
+    session_id = (await chat.session(title="Here"))["session_id"]
+    await page.open(session_id)
+    await expect(page.by("session-title")).to_have_text("Here")
+    return str(session_id)

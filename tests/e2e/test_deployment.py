@@ -111,3 +111,23 @@ async def test_a_proxy_that_signs_in(signing_proxy: str, new_page: OpenPage) -> 
     await page.ask("hello")
     await expect(page.by("sign-in")).to_be_hidden()
     await expect(page.by("sign-out")).to_be_hidden()
+
+
+async def test_another_chatd_below_another_path(proxy: str, new_page: OpenPage, watch: Watch) -> None:
+    """What is written for one of two, and is on its way to it, is not for the other one."""
+    watch.expect("Failed to load resource")
+    one = await new_page(f"{proxy}/deep/er/")
+    await one.open()
+    await one.page.route("**/agent/chat/stream", lambda route: route.abort())
+    await one.send("for this one alone")
+    await one.write("a draft for it")
+    await one.page.goto("about:blank")
+    other = await new_page(f"{proxy}/", beside=one)
+    await other.open()
+    await other.ask("for the other one")
+    await expect(other.by("composer")).to_have_value("")
+    await one.page.unroute("**/agent/chat/stream")
+    await one.open()
+    await one.has_ended(2)
+    await expect(one.body(one.messages("user"))).to_have_text("for this one alone")
+    await expect(one.by("composer")).to_have_value("a draft for it")

@@ -85,8 +85,24 @@ async def test_a_turn_is_tried_by_keyboard(new_page: OpenPage, start: Start, mod
     await expect(answer).to_contain_text("The first half,")  # as it comes
     held.go_on.set()
     await expect(answer).to_contain_text('"type":"done"')
+    await expect(shown.get_by_role("button", name="Send")).to_be_focused()  # again: it was disabled meanwhile
     listed = await chat.call("GET", "/agent/sessions", headers=bearer(token("alice")))
     assert len(listed["sessions"]) == 1
+
+
+async def test_the_end_of_a_request_leaves_the_focus(new_page: OpenPage, chat: Chat, model: ModelServer) -> None:
+    page = await open_docs(new_page, url_of(chat))
+    shown = await operation(page, "post_stream")
+    held = Held("The first half, ", "and the second.")
+    model.play([held])
+    body = shown.get_by_label("Body")
+    await body.fill(QUESTION)
+    await expect(await send(shown)).to_contain_text("The first half,")
+    await body.focus()
+    held.go_on.set()
+    await expect(shown.get_by_test_id("answer")).to_contain_text('"type":"done"')
+    await expect(shown.get_by_role("button", name="Send")).to_be_enabled()
+    await expect(body).to_be_focused()
 
 
 async def test_below_a_path_and_without_a_token(new_page: OpenPage, start: Start, tmp_path: Path, watch: Watch) -> None:

@@ -150,6 +150,23 @@ async def test_a_deploy_in_the_middle_of_an_answer(
             assert await page.source() == text
 
 
+async def test_a_proxy_that_knows_of_no_chatd(page: ChatPage, watch: Watch) -> None:
+    watch.expect("status of 404")
+    await page.ask("hello")
+    session = page.session_id()
+    problem = page.page.locator("[data-part=problem]")
+    await page.page.route("**/agent/session/*", lambda route: route.fulfill(status=404, body="404 page not found"))
+    await expect(problem).to_have_text("The server answered 404.")  # it has looked whether something happened elsewhere
+    await expect(page.messages()).to_have_count(2)
+    await page.delete("hello")
+    await expect(page.sessions()).to_have_count(0)
+    await expect(page.by("toast")).to_be_hidden(timeout=15_000)
+    await expect(page.sessions()).to_have_count(1)
+    await page.page.unroute("**/agent/session/*")
+    await page.open(session)
+    await expect(page.messages()).to_have_count(2)
+
+
 async def test_what_could_not_be_sent_is_not_lost(page: ChatPage, chat: Chat, model: ModelServer, watch: Watch) -> None:
     watch.expect("status of 409")
     held = Held("Half ", "whole.")

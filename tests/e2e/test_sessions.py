@@ -1,7 +1,10 @@
 """The list of sessions."""
 
+import asyncio
+import json
+
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
@@ -85,6 +88,51 @@ async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
     await expect(listed.session("Currents")).to_be_visible()
     session = await chat.call("GET", f"/agent/session/{listed.session_id()}")
     assert session["title"] == "Currents"
+
+
+async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch) -> None:
+    """What could not be saved is tried less and less often: the title before must not be what is saved at last."""
+    watch.expect("Failed to load resource")
+    session_id = (await chat.call("GET", "/agent/sessions"))["sessions"][-1]["session_id"]
+    tried: list[str] = []
+    away = True
+
+    async def refuse(route: Route) -> None:
+        if route.request.method == "PATCH":
+            tried.append(json.loads(route.request.post_data or "")["title"])
+        await (route.abort() if away else route.continue_())
+
+    await listed.page.route("**/agent/session/*", refuse)
+    await listed.rename(TITLES[0], "the first")
+    async with asyncio.timeout(15):
+        while len(tried) < 2:  # the next try is in 2 s
+            await asyncio.sleep(0.05)
+    await listed.rename("the first", "the second")
+    await expect(listed.session("the second")).to_be_visible()
+    away = False
+    await asyncio.sleep(4)
+    assert (await chat.call("GET", f"/agent/session/{session_id}"))["title"] == "the second"
+    assert tried[-1] == "the second"
+
+
+async def test_a_title_that_was_given_is_kept(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    """A new session may be there, and be named, before its page knows that its first message has arrived."""
+    watch.expect("Failed to load resource")
+
+    async def lose(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    await page.page.route("**/agent/chat/stream", lose)
+    await page.send("hello")
+    await page.has_state("reconnecting")
+    (made,) = (await chat.call("GET", "/agent/sessions"))["sessions"]
+    await chat.call("PATCH", f"/agent/session/{made['session_id']}", json={"title": "Mine"})
+    await page.page.unroute("**/agent/chat/stream")
+    await page.has_ended(2)
+    await expect(page.by("session-title")).to_have_text("Mine")
+    await asyncio.sleep(1)
+    assert (await chat.call("GET", f"/agent/session/{made['session_id']}"))["title"] == "Mine"
 
 
 async def test_renaming_is_left_by_escape(listed: ChatPage, chat: Chat) -> None:

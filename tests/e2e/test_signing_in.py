@@ -158,6 +158,17 @@ async def test_a_character_is_chosen_where_there_are_several(page: ChatPage, gua
     await expect(page.messages()).to_have_count(4)
 
 
+async def test_the_next_token_may_allow_other_characters(page: ChatPage, guarded: Chat) -> None:
+    await signed_in(page, character_ids=[CHARACTER, 8], exp=time.time() + 3)
+    await page.by("character").select_option("8")
+    await expect(page.by("sign-in")).to_be_visible(timeout=15_000)
+    given = await signed_in(page, character_ids=[9, 10])
+    assert await page.by("character").locator("option").all_inner_texts() == ["9", "10"]
+    await page.ask("hello")
+    session = await guarded.call("GET", f"/agent/session/{page.session_id()}", headers=bearer(given))
+    assert session["character_id"] == 9
+
+
 async def test_one_character_is_no_choice(page: ChatPage, guarded: Chat) -> None:
     given = await signed_in(page, character_ids=[CHARACTER])
     await expect(page.by("character")).to_be_hidden()

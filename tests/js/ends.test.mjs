@@ -30,6 +30,7 @@ for (const [name, play, expected] of [
 }
 
 test("an abort ends everything with the signal's reason, wherever it comes", async (t) => {
+  t.mock.method(Math, "random", () => 0.5); // by chance, the next attempt could come before the abort
   for (const play of [silence, stream(frames(start, text("a")), "stay"), hangUp, problem(503, "unavailable", { "Retry-After": "30" })]) {
     const server = await serve(t, play);
     const controller = new AbortController();
@@ -108,6 +109,17 @@ test("the token is asked for before each request, and never sent where it was no
   await clientOf(server, { token: "mine" }).me();
   await clientOf(server, { token: () => null }).me();
   assert.deepEqual(server.requests.map(({ headers }) => headers.authorization), ["Bearer t1", "Bearer t2", "Bearer mine", undefined]);
+});
+
+test("a token that does not come is waited for until an abort or a silence", async (t) => {
+  const server = await serve(t);
+  const waiting = (options) => clientOf(server, { token: () => new Promise(() => {}), ...options });
+  await assert.rejects(waiting().me({ signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+  await assert.rejects(waiting({ silence: 0.1 }).me(), { name: "ChatdError", code: "silent" });
+  const followed = waiting().streamChatResponse("hi");
+  setTimeout(() => followed.cancel(), 50);
+  assert.equal((await read(followed)).error?.name, "AbortError");
+  assert.equal(server.requests.length, 0);
 });
 
 test("a token that is no header is an error, not a broken network", async (t) => {

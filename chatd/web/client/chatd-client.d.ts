@@ -10,7 +10,7 @@ export interface Backoff {
 export interface ClientOptions {
   /** Absolute, or (in a browser) relative to the document; "": the document's own place. */
   baseUrl?: string | URL;
-  /** A bearer token, or a function that is asked for one before each request. */
+  /** A bearer token, or a function that is asked for one before each request; its time counts as silence. */
   token?: string | null | (() => string | null | Promise<string | null>);
   /** The character that is spoken for where a call names none. */
   characterId?: number;
@@ -165,7 +165,7 @@ export interface DoneEvent {
   length: number;
 }
 
-/** The turn has ended without a complete answer. */
+/** The turn has ended without a complete answer; `interrupted`: its events are gone, what is saved of it was read. */
 export interface ErrorEvent {
   type: "error";
   error: string;
@@ -228,7 +228,10 @@ export declare class ChatdError extends Error {
   detail: string;
   /** The answer's status; 0: there was none, or the turn failed. */
   status: number;
-  /** chatd's, or `unreachable`, `cut`, `silent`, `offline`, `gap`, `redirected`, `unexpected_response`, `too_large`, `http_STATUS`. */
+  /**
+   * chatd's, or `unreachable`, `cut`, `silent`, `offline`, `gap`, `redirected`, `unexpected_response`, `too_large`,
+   * `interrupted`, `http_STATUS`.
+   */
   code: string;
   errors: Record<string, string[]> | null;
   /** Seconds. */

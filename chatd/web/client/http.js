@@ -1,7 +1,7 @@
 // Requests to chatd: where to, with which token, and what an answer means.
 
 import { ChatdError, errorOf } from "./errors.js";
-import { Lifeline } from "./lifeline.js";
+import { Lifeline, unlessAborted } from "./lifeline.js";
 
 /** Sends requests below one URL. */
 export class Http {
@@ -58,7 +58,7 @@ export class Http {
     const url = this.#url(path, query);
     /** @type {RequestInit} */
     const request = { method, signal, cache: "no-store", credentials: "same-origin", redirect: "manual" };
-    request.headers = await this.#headers(headers, body !== undefined);
+    request.headers = await this.#headers(headers, body !== undefined, signal);
     if (body !== undefined) request.body = JSON.stringify(body);
     if (keepalive) request.keepalive = true;
     const response = await this.#reach(url, request);
@@ -81,12 +81,13 @@ export class Http {
   /**
    * @param {Record<string, string | null | undefined>} given
    * @param {boolean} hasBody
+   * @param {AbortSignal | null} [signal]
    */
-  async #headers(given, hasBody) {
+  async #headers(given, hasBody, signal) {
     const headers = new Headers();
     for (const [name, value] of Object.entries(given)) if (value) headers.set(name, value);
     if (hasBody) headers.set("Content-Type", "application/json");
-    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+    const token = typeof this.#token === "function" ? await unlessAborted(this.#token(), signal) : this.#token;
     if (token) headers.set("Authorization", `Bearer ${token}`);
     return headers;
   }

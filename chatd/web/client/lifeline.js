@@ -90,6 +90,23 @@ export function pause(seconds, signal) {
 }
 
 /**
+ * Wait for something, but not longer than until it is aborted.
+ * @template T
+ * @param {T | Promise<T>} something
+ * @param {AbortSignal | null} [signal]
+ * @returns {Promise<T>}
+ */
+export function unlessAborted(something, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => reject(signal?.reason);
+    const settled = Promise.resolve(something).finally(() => signal?.removeEventListener("abort", end));
+    settled.then(resolve, reject);
+    signal?.addEventListener("abort", end);
+    if (signal?.aborted) end();
+  });
+}
+
+/**
  * Return the seconds to wait before an attempt: exponential, capped, with full jitter, so that clients which lost one
  * server do not find the next one all at once.
  * @param {number} attempt from 1

@@ -68,9 +68,10 @@ async function exchange({ url, options }, { send, cut, answer }) {
   } catch (error) {
     answer.append(life.signal.aborted ? "\n(closed)" : `\n(${error.message})`);
   } finally {
+    const isIdle = [document.body, send, cut].includes(document.activeElement);
     cut.hidden = true;
     send.disabled = false;
-    send.focus();
+    if (isIdle) send.focus();
   }
 }
 
