@@ -69,8 +69,12 @@ export class Sessions extends EventTarget {
     this.render();
   }
 
+  known(id) {
+    return this.sessions.find((session) => session.session_id === id);
+  }
+
   title(id) {
-    return this.sessions.find((session) => session.session_id === id)?.title ?? null;
+    return this.known(id)?.title ?? null;
   }
 
   render() {
@@ -138,12 +142,10 @@ export class Sessions extends EventTarget {
   }
 
   async saveTitle(id, title) {
-    const session = this.sessions.find((known) => known.session_id === id);
-    if (!session || session.title === title) return;
-    session.title = title;
-    this.render();
+    if (!this.known(id) || this.title(id) === title) return;
+    const kept = this.keepTitle(id, title);
     this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
-    await this.keepTitle(id, title);
+    await kept;
   }
 
   /** Name a new session after its first message, unless somebody has named it meanwhile. */
@@ -152,8 +154,9 @@ export class Sessions extends EventTarget {
     if (this.title(id) === null && !this.titles.has(id)) await this.keepTitle(id, title);
   }
 
-  /** Save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
+  /** Show and save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
   async keepTitle(id, title) {
+    this.showTitle(this.known(id), title);
     const isUnderWay = this.titles.has(id);
     this.titles.set(id, title);
     if (isUnderWay) return;
@@ -164,6 +167,12 @@ export class Sessions extends EventTarget {
     } finally {
       this.titles.delete(id);
     }
+  }
+
+  showTitle(session, title) {
+    if (!session) return;
+    session.title = title;
+    this.render();
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */

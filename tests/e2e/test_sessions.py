@@ -9,6 +9,7 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
+from tests.e2e.routes import Hold
 
 TITLES = ("Tides and currents", "Étude in C", "a plan for Thursday")
 
@@ -79,6 +80,14 @@ async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat
     await expect(listed.by("session-title")).to_have_text("What is a spring tide?")
     session = await chat.call("GET", f"/agent/session/{listed.session_id()}")
     assert session["title"] == "What is a spring tide?"
+
+
+async def test_a_new_ones_title_is_shown_before_it_is_saved(page: ChatPage) -> None:
+    held = Hold()
+    await page.page.route("**/agent/session/*", held)
+    await page.ask("hello")
+    await expect(page.session("hello")).to_be_visible()
+    held.go_on.set()
 
 
 async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
