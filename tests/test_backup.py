@@ -30,7 +30,8 @@ HALVES = """
 SELECT count(*) FROM agent_turns AS t
 WHERE NOT EXISTS (SELECT FROM agent_messages WHERE id = t.user_message_id)
     OR (state = 'running') = EXISTS (SELECT FROM agent_messages WHERE id = t.message_id)
-    OR (state = 'running') <> EXISTS (SELECT FROM agent_sessions WHERE id = t.session_id AND status = 'thinking')
+    OR EXISTS (SELECT FROM agent_turns WHERE session_id = t.session_id AND state = 'running')
+        <> EXISTS (SELECT FROM agent_sessions WHERE id = t.session_id AND status = 'thinking')
     OR (SELECT count(*) - max(seq) FROM agent_events WHERE turn_id = t.id) <> 0
     OR last_seq <> (SELECT max(seq) FROM agent_events WHERE turn_id = t.id)
 """
@@ -77,6 +78,7 @@ async def dump_at_work(chat: Chat, model: ModelServer, dsn: str, dump: Path) -> 
     await until(lambda: len(model.requests) >= TURNS + 1 and all(run.log.text for run in chat.turns.running.values()))
     await settled(chat)
     posting = [asyncio.create_task(keep_posting(chat, number)) for number in range(4)]
+    await until(lambda: len(model.requests) > 2 * TURNS)
     await call("pg_dump", "--format=custom", "--file", str(dump), dsn)
     assert len(chat.turns.running) >= TURNS
     for task in posting:
