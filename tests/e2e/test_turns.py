@@ -55,7 +55,7 @@ async def test_a_turn_of_elsewhere_that_can_not_be_read_is_told(page: ChatPage, 
     model.play([held])
     body = chat.body("from elsewhere", session_id)
     await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
-    await expect(page.page.locator("[data-part=problem]")).to_have_text("This is no stream of chatd.")
+    await expect(page.page.locator("[data-part=problem]")).to_have_text("This is not a stream from chatd.")
     await page.page.unroute(ATTACH)
     held.go_on.set()
     await page.has_ended(2)
