@@ -26,7 +26,8 @@ async def two(site: Site) -> Site:
     file = site.machine.path(SITE)
     assert first in file.read_text()
     file.write_text(file.read_text().replace(first, f"{first}{line}\n"))
-    await site.machine.sh("nginx -t && systemctl reload nginx")
+    # Not a reload: the old worker would serve whoever comes just then once, and end the connection.
+    await site.machine.sh("nginx -t && systemctl restart nginx")
     return site
 
 
