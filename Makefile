@@ -39,7 +39,7 @@ test-faults-full: .venv/dev ## the same on the full scale (20 minutes); writes d
 	@$(BIN)/python -m pytest tests/faults -v --tb=short --scale full --report docs/faults.md
 
 .PHONY: test-deploy
-test-deploy: .venv/dev ## install, update, break and purge the package on machines with a real systemd (10 minutes, as root)
+test-deploy: .venv/dev ## install, update, break and purge the package on machines with a real systemd (7 minutes, as root)
 	@$(BIN)/python -m pytest tests/deploy -v --tb=short
 
 .PHONY: soak
