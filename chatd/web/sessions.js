@@ -24,28 +24,41 @@ export class Sessions extends EventTarget {
     this.sessions = [];
     this.hidden = new Set(); // deleted, but not beyond undoing
     this.titles = new Map(); // the latest ones that are not saved yet, by session
+    this.reads = 0; // of the latest sessions
+    this.firstValid = 1; // of those reads: what is known now is newer than what the ones before say
     this.next = undefined; // not known yet
     this.current = null;
   }
 
-  page(before) {
+  /** Read a page of sessions; what is not saved yet of their titles is newer than what is read. */
+  async page(before) {
     const read = () => this.account.client.listSessions({ limit: PAGE, before });
-    return this.connection.watch(() => this.account.insist(read));
+    const page = await this.connection.watch(() => this.account.insist(read));
+    for (const session of page.sessions) session.title = this.titles.get(session.session_id) ?? session.title;
+    return page;
   }
 
-  /** Read the latest sessions anew; the older ones that are known stay. */
+  /** Read the latest sessions anew, and again where the answer has been overtaken. */
   async refresh() {
+    const read = ++this.reads;
     try {
-      const { sessions, next } = await this.page();
-      const last = sessions.at(-1)?.updated_at ?? "";
-      const ids = new Set(sessions.map((session) => session.session_id));
-      const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
-      this.sessions = next === null ? sessions : [...sessions, ...older];
-      if (next === null || older.length === 0) this.next = next;
-      this.render();
+      const page = await this.page();
+      if (read < this.firstValid) return this.refresh();
+      this.firstValid = read;
+      this.take(page);
     } catch (error) {
       if (!isUnreachable(error)) throw error;
     }
+  }
+
+  /** Take over the latest sessions; the older ones that are known stay. */
+  take({ sessions, next }) {
+    const last = sessions.at(-1)?.updated_at ?? "";
+    const ids = new Set(sessions.map((session) => session.session_id));
+    const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
+    this.sessions = next === null ? sessions : [...sessions, ...older];
+    if (next === null || older.length === 0) this.next = next;
+    this.render();
   }
 
   async loadMore() {
@@ -166,6 +179,7 @@ export class Sessions extends EventTarget {
       while (title !== this.titles.get(id));
     } finally {
       this.titles.delete(id);
+      this.firstValid = this.reads + 1;
     }
   }
 

@@ -32,6 +32,21 @@ class Hold:
         await route.continue_()
 
 
+class Late:
+    """Lets requests through, and the first one's answer back when it may go on."""
+
+    def __init__(self) -> None:
+        self.has_read = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, route: Route) -> None:
+        response = await route.fetch()
+        if not self.has_read.is_set():
+            self.has_read.set()
+            await self.go_on.wait()
+        await route.fulfill(response=response)
+
+
 async def answer_wrongly(route: Route) -> None:
     """Let a request through, and a broken proxy's answer back."""
     await route.fetch()

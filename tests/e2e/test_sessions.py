@@ -9,7 +9,7 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import Hold
+from tests.e2e.routes import Hold, Late
 
 TITLES = ("Tides and currents", "Étude in C", "a plan for Thursday")
 
@@ -83,11 +83,31 @@ async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat
 
 
 async def test_a_new_ones_title_is_shown_before_it_is_saved(page: ChatPage) -> None:
+    """... and stays, whatever of the list is read until then."""
     held = Hold()
     await page.page.route("**/agent/session/*", held)
     await page.ask("hello")
     await expect(page.session("hello")).to_be_visible()
+    async with page.page.expect_response("**/agent/sessions?*", timeout=20_000):
+        pass  # the list is read every twelve seconds
+    await expect(page.session("hello")).to_be_visible()
+    await expect(page.session("Untitled")).to_have_count(0)
     held.go_on.set()
+
+
+async def test_what_was_read_before_a_title_was_saved_does_not_undo_it(listed: ChatPage, chat: Chat) -> None:
+    await listed.open_session(TITLES[1])
+    late = Late()
+    await listed.page.route("**/agent/sessions?*", late)
+    await listed.send("hello")
+    async with asyncio.timeout(20):
+        await late.has_read.wait()
+    async with listed.page.expect_response(lambda response: response.request.method == "PATCH"):
+        await listed.rename(TITLES[0], "Currents")
+    late.go_on.set()
+    await listed.page.wait_for_timeout(1000)
+    await expect(listed.session("Currents")).to_be_visible()
+    await expect(listed.session(TITLES[0])).to_have_count(0)
 
 
 async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
