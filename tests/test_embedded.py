@@ -86,6 +86,17 @@ async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
+async def test_what_its_statements_are_refused_does_not_fill_the_log(tmp_path: Path) -> None:
+    async with open_postgres(tmp_path) as dsn:
+        conn = await asyncpg.connect(dsn)
+        size = (tmp_path / "postgres.log").stat().st_size
+        with pytest.raises(asyncpg.PostgresError):
+            await conn.execute("SELECT 1 / 0")
+        await conn.execute("CHECKPOINT")
+        await conn.close()
+        assert size == (tmp_path / "postgres.log").stat().st_size > 0
+
+
 async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
