@@ -32,7 +32,7 @@ async def sweep(repo: Repo, retention: float) -> None:
 
 
 async def sweep_once(repo: Repo, retention: float) -> None:
-    """Sweep what there is, a batch of each kind in turn: one that grows as fast as it is swept keeps no other waiting."""
+    """Sweep what there is, a batch of each kind in turn: one that grows as fast as it is swept holds up no other."""
     while await sweep_batches(repo, retention):
         await asyncio.sleep(PAUSE)
 

@@ -16,7 +16,7 @@ from tests.faults.resources import resident
 from tests.model_server import Exchange
 
 REFUSALS = [400, 401, 403, 404, 413, 422]
-STALL = 1.0  # seconds, as the settings say
+STALL = 3.0  # seconds, as the settings say; the first turns wait for the SDK to be imported, too
 SETTINGS = {"CHATD_FIRST_CONTENT_TIMEOUT": str(STALL), "CHATD_IDLE_TIMEOUT": str(STALL)}
 
 
