@@ -7,7 +7,7 @@ import time
 
 from aiohttp import web
 
-from chatd.errors import ChatdError, Forbidden, Handler, NoToken, Unauthorized, from_http, problem
+from chatd.errors import ChatdError, Forbidden, Handler, Unavailable, from_http, problem
 from chatd.handlers.metrics import get_metrics
 from chatd.handlers.stream import get_stream
 from chatd.keys import ARRIVED, CALLER, CHECK_TOKEN, CONFIG, METRICS, REQUEST_ID
@@ -15,13 +15,13 @@ from chatd.log_events import log_event
 from chatd.logs import current_request, new_request_id
 from chatd.models import Caller
 from chatd.parsing import is_loopback
+from chatd.requests import bearer_token
 
 logger = logging.getLogger(__name__)
 
 CALLERS_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:[0-9]*)?")
 ANONYMOUS = "anonymous"
-BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 OF_PROXIES = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 PUBLIC = frozenset({"/", "/favicon.ico", "/healthz", "/readyz", "/openapi.json", "/docs"})
 FILES = "/web/"
@@ -66,7 +66,11 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         refuse_strangers(request)
         request[CALLER] = Caller(ANONYMOUS)
     elif not (is_public(request.path) or has_ticket(request) or is_scraped_here(request)):
-        request[CALLER] = await check_token(bearer_token(request))
+        try:
+            request[CALLER] = await check_token(bearer_token(request))
+        except Unavailable:
+            if request.match_info.handler is not get_stream:  # which waits, and checks it then
+                raise
     return await handler(request)
 
 
@@ -110,19 +114,5 @@ def is_scraped_here(request: web.Request) -> bool:
 
 def has_ticket(request: web.Request) -> bool:
     """Tell whether this is an EventSource, which can't send a token: a stream asked for with a ticket instead."""
-    return "Authorization" not in request.headers and "ticket" in request.query and takes_tickets(request)
-
-
-def takes_tickets(request: web.Request) -> bool:
-    return request.match_info.handler is get_stream
-
-
-def bearer_token(request: web.Request) -> str:
-    """Return the request's token (RFC 6750, 2.1)."""
-    given = request.headers.getall("Authorization", [])
-    if not given:
-        raise NoToken
-    match = BEARER.fullmatch(given[0]) if len(given) == 1 else None
-    if match is None:
-        raise Unauthorized
-    return match[1]
+    of_stream = request.match_info.handler is get_stream
+    return of_stream and "Authorization" not in request.headers and "ticket" in request.query

@@ -1,4 +1,4 @@
-"""How a request is read: its body, its query, the id in its path, its key; what is wrong is named field by field."""
+"""How a request is read: token, body, query, the id in its path, its key; what is wrong is named field by field."""
 
 import asyncio
 import json
@@ -8,14 +8,26 @@ from typing import Any
 from aiohttp import web
 from marshmallow import Schema, ValidationError
 
-from chatd.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMediaType
+from chatd.errors import InvalidRequest, NotFound, NoToken, TooLarge, Unauthorized, UnsupportedMediaType
 from chatd.schemas import SESSION_ID
 from chatd.sse import clean
 
 MAX_BODY = 256 << 10  # bytes
 MAX_NAMED, MAX_NAME = 20, 100  # wrong fields that an answer names, and how much of each name
 BODY_TIMEOUT = 30.0  # seconds for 256 KiB
+BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 IDEMPOTENCY_KEY = re.compile(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})')
+
+
+def bearer_token(request: web.Request) -> str:
+    """Return the request's token (RFC 6750, 2.1); raises NoToken, Unauthorized."""
+    given = request.headers.getall("Authorization", [])
+    if not given:
+        raise NoToken
+    match = BEARER.fullmatch(given[0]) if len(given) == 1 else None
+    if match is None:
+        raise Unauthorized
+    return match[1]
 
 
 async def read_body(request: web.Request, schema: type[Schema]) -> dict[str, Any]:

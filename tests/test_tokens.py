@@ -16,6 +16,7 @@ from chatd.keys import CHECK_TOKEN
 from tests.chat_client import CHARACTER, Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
+from tests.sse_client import events
 from tests.token_provider import SECRET, Provider, bearer, claims_of, sign, token
 
 EVE = "CHARACTER:EVE:95465499"
@@ -278,6 +279,28 @@ async def test_a_provider_that_fails_at_first(
     provider.failing = False
     await asyncio.sleep(0.2)
     await sees(chat, provider.token("rs256"))
+
+
+async def test_a_stream_waits_for_the_first_keys(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An EventSource behind a proxy that adds the token would give up after a 503."""
+    monkeypatch.setattr("chatd.jwks.FIRST_RETRY", 0.1)
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url, heartbeat=0.2)
+    alice, eve = bearer(provider.token("rs256")), bearer(provider.token("rs256", "eve"))
+    answer = await chat.call("POST", "/agent/chat", json=chat.body("hi"), headers=alice)
+    provider.failing = True
+    chat = await start(auth="jwt", jwt_jwks_url=provider.url, heartbeat=0.2)
+    path = f"/agent/chat/stream/{answer['session_id']}"
+    await chat.call("GET", path, 401, headers=bearer("nonsense"))
+    async with (
+        chat.client.get(path, headers=alice | {"Last-Event-ID": "nonsense"}) as response,
+        chat.client.get(path, headers=eve | {"Last-Event-ID": "nonsense"}) as foreign,
+    ):
+        assert [await response.content.readline() for _ in range(2)] == [b"retry: 1000\n", b": ping\n"]
+        provider.failing = False
+        assert [event.kind async for event in events(response)] == ["reset", "done"]
+        assert b"data" not in await foreign.read()
 
 
 async def test_characters(start: Start) -> None:

@@ -7,20 +7,20 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from aiohttp import web
 
 from chatd.errors import NotFound, RateLimited, Unauthorized, Unavailable
-from chatd.keys import CALLER, CONFIG, METRICS, MIRRORS, REPO, TURNS
+from chatd.keys import CALLER, CHECK_TOKEN, CONFIG, METRICS, MIRRORS, REPO, TURNS
 from chatd.models import Caller
 from chatd.quotas import hold_stream
 from chatd.readers import RETRY, Place, locate
-from chatd.requests import session_id_in
+from chatd.requests import bearer_token, session_id_in
 from chatd.sse import NO_HEADERS, Stream
 from chatd.tickets import in_use, use_ticket
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
     """Answer 200, 204, 401, 404, 429; on a 503 an EventSource would give up for good, so it gets heartbeats."""
-    ticket = request.query["ticket"] if CALLER not in request else None
+    ticket = None if CALLER in request or "Authorization" in request.headers else request.query["ticket"]
     with ExitStack() as counted:
-        if ticket is None:
+        if CALLER in request:
             counted.enter_context(hold_stream(request))
         async with in_use(request.app[REPO], ticket, session_id_in(request)):
             try:
@@ -35,9 +35,16 @@ async def find_place(request: web.Request, counted: ExitStack) -> Place | None:
     cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
     session_id = session_id_in(request)
     if CALLER not in request:
-        request[CALLER] = await use_ticket(request.app[REPO], request.query["ticket"], session_id)
+        request[CALLER] = await check_right(request, session_id)
         counted.enter_context(hold_stream(request))
     return await locate(request.app[REPO], request.app[MIRRORS], request[CALLER].owner, session_id, cursor)
+
+
+async def check_right(request: web.Request, session_id: str) -> Caller:
+    """Return who a ticket speaks for, or a token that there were no keys for a moment ago; raises Unauthorized."""
+    if "Authorization" in request.headers:
+        return await request.app[CHECK_TOKEN](bearer_token(request))
+    return await use_ticket(request.app[REPO], request.query["ticket"], session_id)
 
 
 @asynccontextmanager
@@ -88,7 +95,7 @@ async def send_when_back(request: web.Request, counted: ExitStack) -> web.Stream
 
 
 async def wait_for_place(request: web.Request, stream: Stream, counted: ExitStack) -> Place | None:
-    """Return the place once the database is back; None where there is nothing, or no time left.
+    """Return the place once the database, and a key for the token, are there; None for nothing, or no time left.
 
     Raises NotFound, RateLimited, Unauthorized.
     """
