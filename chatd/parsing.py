@@ -138,6 +138,19 @@ def secret(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """Return what is sent as a header, or names a model."""
+    if not re.fullmatch("[!-~]+", text):
+        raise ValueError("must be printable ASCII without blanks")
+    return text
+
+
+def text(given: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in given):  # bytes that could not be decoded
+        raise ValueError("must be UTF-8")
+    return given
+
+
 class Price(NamedTuple):
     """What a model costs, in US dollars per million tokens."""
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chatd.config import VARIABLES, Config, read_config
+from chatd.config import Config, read_config
 from chatd.errors import ConfigError
+from chatd.variables import VARIABLES
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -68,12 +69,22 @@ def test_every_mistake_is_named_at_once() -> None:
         "CHATD_ALLOW_ANONYMOUS": "yes",
         "ANTHROPIC_API_KEY_FILE": "/nonexistent/key",
         "CHATD_HOST": "0.0.0.0",
+        "CHATD_SYSTEM_PROMPT": "Be brief\udcff",
+        "CHATD_MODEL": "a model",
+        "CHATD_TOKEN": "secr\u00e8t",
     }
     with pytest.raises(ConfigError) as caught:
         read_config(wrong)
     named = {line.partition(":")[0] for line in str(caught.value).splitlines()}
     assert named == set(wrong)
-    assert "secret" not in str(caught.value)
+    assert "secr" not in str(caught.value)
+
+
+def test_a_mistake_does_not_hide_that_tokens_can_not_be_checked() -> None:
+    with pytest.raises(ConfigError, match=r"^CHATD_PORT: must be a number\nCHATD_AUTH: jwt needs"):
+        read_config({"CHATD_PORT": "x", "CHATD_AUTH": "jwt"})
+    with pytest.raises(ConfigError, match=r"^CHATD_JWT_SECRET: .*$"):
+        read_config({"CHATD_JWT_SECRET": "short", "CHATD_AUTH": "jwt"})
 
 
 def test_secrets_from_files(tmp_path: Path) -> None:

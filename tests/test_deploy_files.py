@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chatd.config import SECRETS, VARIABLES, read_config
+from chatd.config import read_config
+from chatd.variables import SECRETS, VARIABLES
 
 ROOT = Path(__file__).parent.parent
 SERVICE = ROOT / "chatd.service"

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from chatd.__main__ import make_parser
 from chatd.app import ROUTES
-from chatd.config import SECRETS, VARIABLES
 from chatd.errors import ChatdError
 from chatd.failures import TEXTS
 from chatd.openapi.responses import EVENTS
+from chatd.variables import SECRETS, VARIABLES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

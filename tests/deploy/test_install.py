@@ -3,7 +3,7 @@
 import json
 import re
 
-from chatd.config import SECRETS
+from chatd.variables import SECRETS
 from tests.deploy.machine import Machine
 from tests.deploy.site import API_KEY, CREDENTIALS, ENV, URL, Site, check_whole, configure, install, told
 from tests.faults.counting_model import CountingModel
