@@ -81,8 +81,8 @@ class Llm:
             try:
                 async with aclosing(self._attempt(reply, parameters, seam)) as pieces:
                     async for piece in pieces:
+                        self.refuses_prefill |= isinstance(seam, OverlapSeam)  # nothing else was wrong then
                         yield piece
-                self.refuses_prefill |= isinstance(seam, OverlapSeam)
             except UpstreamError as error:
                 if error.status != 400 or (parameters, seam) == ways[-1]:
                     raise

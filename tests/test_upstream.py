@@ -391,6 +391,12 @@ async def test_a_refused_prefill_is_no_attempt_and_is_remembered(chat: Chat, mod
     assert model.requests[-1].messages[-1][0] == "user"
 
 
+async def test_a_refused_prefill_is_remembered_where_the_next_way_is_cut(chat: Chat, model: ModelServer) -> None:
+    model.play([cut("One two"), fails(400), cut(" three"), says(" four")])
+    assert text_of(await chat.stream("count")) == "One two three four"
+    assert [request.messages[-1][0] for request in model.requests] == ["user", "assistant", "user", "user"]
+
+
 async def test_a_400_that_is_not_about_the_prefill_fails_the_turn(chat: Chat, model: ModelServer) -> None:
     model.play([cut("One two"), fails(400), fails(400)])
     received = await chat.stream("count")
