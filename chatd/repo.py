@@ -54,7 +54,12 @@ class Repo(AuditQueries, TransferQueries, UpkeepQueries):
         return to_session(await self._one("rename_session", session_id, owner, title))
 
     async def delete_session(self, session_id: str, owner: str) -> None:
-        if await self._one("delete_session", session_id, owner) is None:
+        try:
+            deleted = await self._one("delete_session", session_id, owner)
+        except InDoubt:  # once more: either it is gone, or it goes now
+            await self._one("delete_session", session_id, owner)
+            return
+        if deleted is None:
             raise NotFound
 
     async def list_sessions(self, owner: str, before: tuple[datetime, str] | None, limit: int) -> list[Session]:

@@ -20,14 +20,14 @@ CREATE TRIGGER never BEFORE DELETE ON agent_turns FOR EACH ROW EXECUTE FUNCTION 
 """
 
 
-def lose_the_answer(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return the call, done, but with its first result lost."""
+def lose_the_answer(call: Callable[..., Awaitable[Any]], statement: str = "") -> Callable[..., Awaitable[Any]]:
+    """Return the call, done, but with its first result lost, or that of its first call for a statement."""
     lost = False
 
     async def done(*args: Any, **kwargs: Any) -> Any:
         nonlocal lost
         result = await call(*args, **kwargs)
-        if not lost:
+        if not lost and (not statement or statement in args):
             lost = True
             raise InDoubt(backend=GONE)
         return result
@@ -56,6 +56,14 @@ async def test_a_session_in_doubt_is_there_once(chat: Chat, monkeypatch: pytest.
     session = await chat.session(title="one", system_prompt="Be brief.")
     assert (session["title"], session["message_count"]) == ("one", 1)
     assert len((await chat.call("GET", "/agent/sessions"))["sessions"]) == 1
+
+
+async def test_a_deletion_in_doubt_is_done(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = (await chat.session())["session_id"]
+    repo = chat.turns.repo
+    monkeypatch.setattr(repo, "_one", lose_the_answer(repo._one, "delete_session"))
+    await chat.call("DELETE", f"/agent/session/{session}", 204)
+    await chat.call("DELETE", f"/agent/session/{session}", 404)
 
 
 async def test_only_a_connection_of_its_own_role_is_ended(cluster: str, dsn: str) -> None:
