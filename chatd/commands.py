@@ -34,8 +34,8 @@ async def token(config: Config, options: argparse.Namespace) -> None:
     """Print a token that is signed with CHATD_JWT_SECRET (HS256), for development."""
     if config.jwt_secret is None:
         raise ConfigError("CHATD_JWT_SECRET: needed to sign tokens with (openssl rand -hex 32)")
-    if not math.isfinite(options.ttl):
-        raise ConfigError("--ttl: must be a number of seconds")
+    if not 0 < options.ttl < math.inf:
+        raise ConfigError("--ttl: must be a number of seconds above 0")
     check_jwt()
     tokens = importlib.import_module("chatd.tokens")
     try:

@@ -16,6 +16,7 @@ from chatd.keys import CHECK_TOKEN
 from tests.chat_client import CHARACTER, Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
+from tests.server_process import run
 from tests.sse_client import events
 from tests.token_provider import SECRET, Provider, bearer, claims_of, sign, token
 
@@ -301,6 +302,17 @@ async def test_a_stream_waits_for_the_first_keys(
         provider.failing = False
         assert [event.kind async for event in events(response)] == ["reset", "done"]
         assert b"data" not in await foreign.read()
+
+
+async def test_the_command_makes_tokens_that_are_accepted(start: Start) -> None:
+    settings = {"CHATD_JWT_SECRET": SECRET, "CHATD_DATA_DIR": "/nonexistent"}
+    chat = await start(auth="jwt", jwt_secret=SECRET)
+    status, minted = await run("token", "--sub", "alice", **settings)
+    assert status == 0
+    await sees(chat, minted.strip())
+    for wrong in (["--ttl", "-5"], ["--ttl", "0"], ["--ttl", "nan"], ["--sub", ""], ["--character", "-1"]):
+        status, told = await run("token", "--sub", "alice", *wrong, **settings)
+        assert (status, wrong[0] in told) == (2, True), told
 
 
 async def test_characters(start: Start) -> None:
