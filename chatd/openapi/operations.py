@@ -82,7 +82,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
                 "What chatd sees of the request, numbers, heartbeats, an end.", "TestEvent", STREAM, QUOTAS
             )
         },
-        (RateLimited,),
+        (RateLimited, Unavailable),
         tag="host",
         description=(
             "How chatd was asked, ten numbers a tenth of a second apart, then heartbeats alone, then an end: what "
@@ -162,6 +162,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/agent/me"): Operation(
         "Read what the token says",
         {200: ResponseInfo("Whom it speaks for, as which characters, and how long.", MeSchema)},
+        (Unavailable,),
         tag="access",
         description="Without tokens everyone is `anonymous`.",
     ),
@@ -194,7 +195,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/metrics"): Operation(
         "Read the metrics; for admins and this host's own programs",
         {200: ResponseInfo("In Prometheus' text format, or in OpenMetrics.", "File", "text/plain")},
-        (Forbidden,),
+        (Forbidden, Unavailable),
         local=True,
         tag="host",
         description="Numbers alone: nobody's words, names or ids.",
