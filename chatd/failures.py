@@ -8,7 +8,7 @@ from chatd.log_events import log_event
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRY_AFTER = 30.0  # seconds, of chatd's own waits, too
+MAX_RETRY_AFTER = 30.0  # seconds
 RETRIED_STATUSES = {408, 409, 429}
 CODES = {408: "unavailable", 409: "unavailable", 429: "rate_limited", 529: "overloaded"}
 # In a stream every error is worth another attempt, whatever its name.
@@ -46,7 +46,7 @@ class UpstreamError(Exception):
 
     def wait_after(self, attempt: int, factor: float) -> float:
         """Return the seconds to the next attempt after this one: as the server asks, else twice as many each time."""
-        return min(factor * 2**attempt, MAX_RETRY_AFTER) if self.retry_after is None else self.retry_after
+        return factor * 2**attempt if self.retry_after is None else self.retry_after
 
 
 def check(event: Any) -> None:

@@ -202,14 +202,8 @@ class Run:
             raise Lost
         crash_point("after_record_attempt")
         self.report.retry(attempt, delay, reason)
-        event = {
-            "type": "retry",
-            "attempt": attempt,
-            "max_attempts": MAX_ATTEMPTS,
-            "delay": delay,
-            "reason": reason,
-        }
-        self.log.add_event(event)
+        told = {"attempt": attempt, "max_attempts": MAX_ATTEMPTS, "delay": delay, "reason": reason}
+        self.log.add_event({"type": "retry", **told})
         with self.report.waiting():
             await asyncio.sleep(delay)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -33,8 +32,6 @@ from chatd.run import Run
 
 if TYPE_CHECKING:
     from chatd.traces import Tracing
-
-logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 5.0
 OBEY_TIMEOUT = 2.0  # for the process that runs a turn to stop it
