@@ -9,7 +9,7 @@ const UNTITLED = "Untitled";
 
 export class Sessions extends EventTarget {
   /**
-   * Dispatches `renamed` and `deleted` (the id is the detail).
+   * Dispatches `renamed` (the id and the title that is shown now) and `deleted` (the id).
    * @param {HTMLElement} root the sidebar
    */
   constructor(root, { account, connection, toast }) {
@@ -34,8 +34,13 @@ export class Sessions extends EventTarget {
   async page(before) {
     const read = () => this.account.client.listSessions({ limit: PAGE, before });
     const page = await this.connection.watch(() => this.account.insist(read));
-    for (const session of page.sessions) session.title = this.titles.get(session.session_id) ?? session.title;
+    for (const session of page.sessions) session.title = this.titleOf(session);
     return page;
+  }
+
+  /** Return a session's title, or the later one that is not saved yet. */
+  titleOf({ session_id: id, title }) {
+    return this.titles.get(id) ?? title;
   }
 
   /** Read the latest sessions anew, and again where the answer has been overtaken. */
@@ -155,10 +160,7 @@ export class Sessions extends EventTarget {
   }
 
   async saveTitle(id, title) {
-    if (!this.known(id) || this.title(id) === title) return;
-    const kept = this.keepTitle(id, title);
-    this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
-    await kept;
+    if (this.known(id) && this.title(id) !== title) await this.keepTitle(id, title);
   }
 
   /** Name a new session after its first message, unless somebody has named it meanwhile. */
@@ -169,9 +171,9 @@ export class Sessions extends EventTarget {
 
   /** Show and save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
   async keepTitle(id, title) {
-    this.showTitle(this.known(id), title);
     const isUnderWay = this.titles.has(id);
     this.titles.set(id, title);
+    this.showTitle(id, title);
     if (isUnderWay) return;
     const save = () => this.account.client.renameSession(id, (title = this.titles.get(id)));
     try {
@@ -180,13 +182,16 @@ export class Sessions extends EventTarget {
     } finally {
       this.titles.delete(id);
       this.firstValid = this.reads + 1;
+      this.showTitle(id, title);
     }
   }
 
-  showTitle(session, title) {
-    if (!session) return;
-    session.title = title;
+  /** Show a title, also in place of what was read while it was being saved. */
+  showTitle(id, title) {
+    const session = this.known(id);
+    if (session) session.title = title;
     this.render();
+    this.dispatchEvent(new CustomEvent("renamed", { detail: { id, title } }));
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */

@@ -9,6 +9,8 @@ from playwright.async_api import Route
 POST = "**/agent/chat/stream"
 ATTACH = "**/agent/chat/stream/sess-*"
 HISTORY = "**/agent/chat/history/**"
+SESSION = "**/agent/session/*"
+SESSIONS = "**/agent/sessions?*"
 
 
 async def refuse(route: Route) -> None:
@@ -22,13 +24,15 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
 
 
 class Hold:
-    """Holds requests up until they may go on."""
+    """Holds requests, or only those of a method, up until they may go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: str | None = None) -> None:
+        self.method = method
         self.go_on = asyncio.Event()
 
     async def __call__(self, route: Route) -> None:
-        await self.go_on.wait()
+        if self.method in {None, route.request.method}:
+            await self.go_on.wait()
         await route.continue_()
 
 

@@ -9,7 +9,9 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import Hold, Late
+from tests.e2e.routes import SESSION, SESSIONS, Hold, Late
+from tests.e2e.scripts import Held
+from tests.model_server import ModelServer
 
 TITLES = ("Tides and currents", "Étude in C", "a plan for Thursday")
 
@@ -19,6 +21,15 @@ async def rows(chat: Chat, session: str) -> int:
     count = "SELECT count(*) FROM agent_messages WHERE session_id = $1"
     async with chat.turns.repo.connection() as conn:
         return int(await conn.fetchval(count, session))
+
+
+async def has_looked(page: ChatPage) -> None:
+    """Wait until the page has read the list, which it does every twelve seconds, and goes on looking at the session."""
+    async with page.page.expect_request(SESSIONS, timeout=60_000) as read:
+        pass
+    await (await read.value).response()
+    async with page.page.expect_request(SESSION, timeout=30_000):
+        pass
 
 
 @pytest.fixture
@@ -83,22 +94,22 @@ async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat
 
 
 async def test_a_new_ones_title_is_shown_before_it_is_saved(page: ChatPage) -> None:
-    """... and stays, whatever of the list is read until then."""
-    held = Hold()
-    await page.page.route("**/agent/session/*", held)
+    """... and stays, whatever of the list and of the session is read until then."""
+    saving = Hold("PATCH")
+    await page.page.route(SESSION, saving)
     await page.ask("hello")
     await expect(page.session("hello")).to_be_visible()
-    async with page.page.expect_response("**/agent/sessions?*", timeout=20_000):
-        pass  # the list is read every twelve seconds
+    await has_looked(page)
     await expect(page.session("hello")).to_be_visible()
     await expect(page.session("Untitled")).to_have_count(0)
-    held.go_on.set()
+    await expect(page.by("session-title")).to_have_text("hello")
+    saving.go_on.set()
 
 
 async def test_what_was_read_before_a_title_was_saved_does_not_undo_it(listed: ChatPage, chat: Chat) -> None:
     await listed.open_session(TITLES[1])
     late = Late()
-    await listed.page.route("**/agent/sessions?*", late)
+    await listed.page.route(SESSIONS, late)
     await listed.send("hello")
     async with asyncio.timeout(20):
         await late.has_read.wait()
@@ -119,6 +130,14 @@ async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
     assert session["title"] == "Currents"
 
 
+async def test_one_is_renamed_while_its_answer_is_being_written(page: ChatPage, model: ModelServer) -> None:
+    model.play([Held("Hello, ", "world.")])
+    await page.send("hello")
+    await page.is_answering()
+    await page.rename("hello", "Greetings")
+    await expect(page.by("session-title")).to_have_text("Greetings")
+
+
 async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch) -> None:
     """What could not be saved is tried less and less often: the title before must not be what is saved at last."""
     watch.expect("Failed to load resource")
@@ -131,7 +150,7 @@ async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch
             tried.append(json.loads(route.request.post_data or "")["title"])
         await (route.abort() if away else route.continue_())
 
-    await listed.page.route("**/agent/session/*", refuse)
+    await listed.page.route(SESSION, refuse)
     await listed.rename(TITLES[0], "the first")
     async with asyncio.timeout(15):
         while len(tried) < 2:  # the next try is in 2 s
