@@ -172,17 +172,18 @@ export class Sessions extends EventTarget {
   /** Show and save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
   async keepTitle(id, title) {
     const isUnderWay = this.titles.has(id);
+    let saved = this.title(id);
     this.titles.set(id, title);
     this.showTitle(id, title);
     if (isUnderWay) return;
     const save = () => this.account.client.renameSession(id, (title = this.titles.get(id)));
     try {
-      do await this.connection.persist(() => this.account.insist(save));
+      do ({ title: saved } = await this.connection.persist(() => this.account.insist(save)));
       while (title !== this.titles.get(id));
     } finally {
       this.titles.delete(id);
       this.firstValid = this.reads + 1;
-      this.showTitle(id, title);
+      this.showTitle(id, saved);
     }
   }
 

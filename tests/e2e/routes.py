@@ -24,16 +24,17 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
 
 
 class Hold:
-    """Holds requests, or only those of a method, up until they may go on."""
+    """Holds requests, or only those of a method, up until they may go on, or get an answer in place of chatd's."""
 
-    def __init__(self, method: str | None = None) -> None:
-        self.method = method
+    def __init__(self, method: str | None = None, answer: dict[str, Any] | None = None) -> None:
+        self.method, self.answer = method, answer
         self.go_on = asyncio.Event()
 
     async def __call__(self, route: Route) -> None:
-        if self.method in {None, route.request.method}:
+        is_meant = self.method in {None, route.request.method}
+        if is_meant:
             await self.go_on.wait()
-        await route.continue_()
+        await (route.fulfill(**self.answer) if is_meant and self.answer else route.continue_())
 
 
 class Late:

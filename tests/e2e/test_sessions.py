@@ -9,7 +9,7 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import SESSION, SESSIONS, Hold, Late
+from tests.e2e.routes import SESSION, SESSIONS, Hold, Late, problem
 from tests.e2e.scripts import Held
 from tests.model_server import ModelServer
 
@@ -136,6 +136,20 @@ async def test_one_is_renamed_while_its_answer_is_being_written(page: ChatPage, 
     await page.is_answering()
     await page.rename("hello", "Greetings")
     await expect(page.by("session-title")).to_have_text("Greetings")
+
+
+async def test_a_title_that_is_refused_is_taken_back(listed: ChatPage, watch: Watch) -> None:
+    watch.expect("status of 403")
+    await listed.open_session(TITLES[0])
+    saving = Hold("PATCH", problem(403, code="character_forbidden", detail="You may not speak for this character."))
+    await listed.page.route(SESSION, saving)
+    await listed.page.route(SESSIONS, Hold())  # which would tell of the title before
+    await listed.rename(TITLES[0], "Currents")
+    await expect(listed.by("session-title")).to_have_text("Currents")
+    saving.go_on.set()
+    await expect(listed.by("session-title")).to_have_text(TITLES[0])
+    await expect(listed.session(TITLES[0])).to_be_visible()
+    await expect(listed.page.get_by_role("alert").filter(has_text="may not speak")).to_be_visible()
 
 
 async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch) -> None:
