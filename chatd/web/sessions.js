@@ -28,6 +28,7 @@ export class Sessions extends EventTarget {
     this.firstValid = 1; // of those reads: what is known now is newer than what the ones before say
     this.next = undefined; // not known yet
     this.current = null;
+    this.lastDeleted = null;
   }
 
   /** Read a page of sessions; what is not saved yet of their titles is newer than what is read. */
@@ -81,10 +82,11 @@ export class Sessions extends EventTarget {
     while (wanted && wanted === this.search.value && this.next && this.sessions.length < SEARCHED) await this.loadMore();
   }
 
-  /** Mark the session that is open. */
+  /** Mark the session that is open; who opens the one that was just deleted wants it back. */
   open(id) {
     this.current = id;
     this.render();
+    if (id !== null && id === this.lastDeleted) this.toast.undo();
   }
 
   known(id) {
@@ -214,6 +216,7 @@ export class Sessions extends EventTarget {
         if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
       },
     });
+    this.lastDeleted = id;
     show(true);
     this.dispatchEvent(new CustomEvent("deleted", { detail: id }));
     if (byKeyboard) find("undo").focus(); // what had the focus is gone

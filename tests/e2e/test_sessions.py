@@ -220,6 +220,16 @@ async def test_one_is_deleted_and_taken_back(listed: ChatPage, chat: Chat) -> No
     assert await rows(chat, session) == 2
 
 
+async def test_one_that_is_opened_again_is_taken_back(listed: ChatPage) -> None:
+    await listed.open_session(TITLES[1])
+    await listed.delete(TITLES[1])
+    await expect(listed.by("toast")).to_be_visible()
+    await listed.page.go_back()
+    await expect(listed.by("session-title")).to_have_text(TITLES[1])
+    await expect(listed.session(TITLES[1])).to_be_visible()
+    await expect(listed.by("toast")).to_be_hidden()
+
+
 async def test_one_is_deleted_for_good(listed: ChatPage, chat: Chat) -> None:
     await listed.open_session(TITLES[1])
     session = listed.session_id()
