@@ -109,9 +109,9 @@ function showAccount() {
   find("sign-out").hidden = account.token === null;
 }
 
-async function signOut() {
-  await toast.close(true).catch(() => {}); // what can't be deleted now stays
-  await account.signOut();
+function signOut() {
+  toast.close(true).catch(() => {}); // what can't be deleted now stays
+  return account.signOut();
 }
 
 function listen() {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from playwright.async_api import Route
@@ -11,6 +12,8 @@ ATTACH = "**/agent/chat/stream/sess-*"
 HISTORY = "**/agent/chat/history/**"
 SESSION = "**/agent/session/*"
 SESSIONS = "**/agent/sessions?*"
+
+Handler = Callable[[Route], Awaitable[None]]
 
 
 async def refuse(route: Route) -> None:
@@ -23,18 +26,25 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
     return {"status": status, "content_type": "application/problem+json", "body": json.dumps(fields)}
 
 
-class Hold:
-    """Holds requests, or only those of a method, up until they may go on, or get an answer in place of chatd's."""
+def only(method: str, handler: Handler) -> Handler:
+    """Return a handler that lets requests of other methods through."""
 
-    def __init__(self, method: str | None = None, answer: dict[str, Any] | None = None) -> None:
-        self.method, self.answer = method, answer
+    async def handle(route: Route) -> None:
+        await (handler(route) if route.request.method == method else route.continue_())
+
+    return handle
+
+
+class Hold:
+    """Holds requests up until they may go on, or get an answer in place of chatd's."""
+
+    def __init__(self, answer: dict[str, Any] | None = None) -> None:
+        self.answer = answer
         self.go_on = asyncio.Event()
 
     async def __call__(self, route: Route) -> None:
-        is_meant = self.method in {None, route.request.method}
-        if is_meant:
-            await self.go_on.wait()
-        await (route.fulfill(**self.answer) if is_meant and self.answer else route.continue_())
+        await self.go_on.wait()
+        await (route.fulfill(**self.answer) if self.answer else route.continue_())
 
 
 class Late:

@@ -9,7 +9,7 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import SESSION, SESSIONS, Hold, Late, problem
+from tests.e2e.routes import SESSION, SESSIONS, Hold, Late, only, problem
 from tests.e2e.scripts import Held
 from tests.model_server import ModelServer
 
@@ -95,8 +95,8 @@ async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat
 
 async def test_a_new_ones_title_is_shown_before_it_is_saved(page: ChatPage) -> None:
     """... and stays, whatever of the list and of the session is read until then."""
-    saving = Hold("PATCH")
-    await page.page.route(SESSION, saving)
+    saving = Hold()
+    await page.page.route(SESSION, only("PATCH", saving))
     await page.ask("hello")
     await expect(page.session("hello")).to_be_visible()
     await has_looked(page)
@@ -141,8 +141,8 @@ async def test_one_is_renamed_while_its_answer_is_being_written(page: ChatPage, 
 async def test_a_title_that_is_refused_is_taken_back(listed: ChatPage, watch: Watch) -> None:
     watch.expect("status of 403")
     await listed.open_session(TITLES[0])
-    saving = Hold("PATCH", problem(403, code="character_forbidden", detail="You may not speak for this character."))
-    await listed.page.route(SESSION, saving)
+    saving = Hold(problem(403, code="character_forbidden", detail="You may not speak for this character."))
+    await listed.page.route(SESSION, only("PATCH", saving))
     await listed.page.route(SESSIONS, Hold())  # which would tell of the title before
     await listed.rename(TITLES[0], "Currents")
     await expect(listed.by("session-title")).to_have_text("Currents")
