@@ -64,7 +64,7 @@ export class Sessions extends EventTarget {
     const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
     this.sessions = next === null ? sessions : [...sessions, ...older];
     if (next === null || older.length === 0) this.next = next;
-    this.render();
+    this.searchAll();
   }
 
   async loadMore() {

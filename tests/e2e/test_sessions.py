@@ -270,3 +270,15 @@ async def test_many_are_loaded_as_they_are_wanted(chat: Chat, new_page: OpenPage
     await expect(page.sessions()).to_have_count(11)
     await page.search("")
     await expect(page.sessions()).to_have_count(90)
+
+
+async def test_all_titles_are_searched_as_soon_as_there_are_any(chat: Chat, new_page: OpenPage) -> None:
+    for number in range(90):
+        await chat.session(title=f"number {number}")
+    page = await new_page(url_of(chat))
+    listing = Hold()
+    await page.page.route(SESSIONS, listing)
+    await page.open()
+    await page.search("number 3")
+    listing.go_on.set()
+    await expect(page.sessions()).to_have_count(11)
