@@ -150,6 +150,7 @@ export class Sessions extends EventTarget {
       const focused = document.activeElement === input;
       item.replaceChildren(...parts);
       if (focused) find("rename", item).focus();
+      this.render(); // what was read meanwhile
       if (save && input.value.trim()) this.saveTitle(id, input.value.trim());
     };
     input.onblur = () => end(true);

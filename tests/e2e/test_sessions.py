@@ -207,6 +207,18 @@ async def test_renaming_is_left_by_escape(listed: ChatPage, chat: Chat) -> None:
     assert titles == set(TITLES)
 
 
+async def test_what_was_read_while_one_was_renamed_is_shown_then(listed: ChatPage, chat: Chat) -> None:
+    await listed.session(TITLES[1]).hover()
+    await listed.session(TITLES[1]).get_by_test_id("rename").click()
+    await chat.session(title="made elsewhere")
+    async with listed.page.expect_response(SESSIONS):
+        await listed.evaluate("dispatchEvent(new Event('online'))")
+    await listed.page.route(SESSIONS, Hold())
+    await expect(listed.by("rename-input")).to_be_focused()
+    await listed.by("rename-input").press("Escape")
+    await expect(listed.session("made elsewhere")).to_be_visible()
+
+
 async def test_one_is_deleted_and_taken_back(listed: ChatPage, chat: Chat) -> None:
     await listed.open_session(TITLES[1])
     session = listed.session_id()
