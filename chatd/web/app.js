@@ -110,7 +110,7 @@ function showAccount() {
 }
 
 function signOut() {
-  toast.close(true).catch(() => {}); // what can't be deleted now stays
+  toast.close(); // what can't be deleted now stays
   return account.signOut();
 }
 
@@ -171,6 +171,7 @@ async function main() {
   await openAccount();
   showAccount();
   listen();
+  sessions.resume();
   openFromUrl().catch(tellFailure);
   sessions.refresh().catch(tellFailure);
   await keepLooking();

@@ -1,7 +1,8 @@
 /** The list of sessions: found by title, renamed in place, deleted with a way back. */
 
-import { isGone, isUnreachable } from "./connection.js";
+import { isUnreachable } from "./connection.js";
 import { find, fromTemplate, part, showAge } from "./dom.js";
+import { Unfinished } from "./unfinished.js";
 
 const PAGE = 50; // sessions
 const SEARCHED = 1000; // of them are loaded for a search without being asked for
@@ -22,7 +23,8 @@ export class Sessions extends EventTarget {
     this.search.addEventListener("input", () => this.searchAll());
     this.more.addEventListener("click", () => this.loadMore());
     this.sessions = [];
-    this.hidden = new Set(); // deleted, but not beyond undoing
+    this.hidden = new Set(); // deleted, or about to be
+    this.deleting = new Unfinished(account, "deleting");
     this.titles = new Map(); // the latest ones that are not saved yet, by session
     this.reads = 0; // of the latest sessions
     this.firstValid = 1; // of those reads: what is known now is newer than what the ones before say
@@ -202,35 +204,40 @@ export class Sessions extends EventTarget {
   delete(id, byKeyboard) {
     const name = this.title(id) ?? UNTITLED;
     const wasOpen = id === this.current;
-    const show = (hidden) => {
-      this.hidden[hidden ? "add" : "delete"](id);
-      this.render();
-    };
     this.toast.show(`Deleted “${name.length > 40 ? `${name.slice(0, 40)}…` : name}”`, {
-      done: (leaving) => this.reallyDelete(id, leaving).catch((error) => {
-        show(false);
-        throw error;
-      }),
+      done: () => this.reallyDelete(id),
       undone: () => {
-        show(false);
+        this.hide(id, false);
         if (wasOpen) location.hash = id;
         if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
       },
     });
     this.lastDeleted = id;
-    show(true);
+    this.hide(id);
     this.dispatchEvent(new CustomEvent("deleted", { detail: id }));
     if (byKeyboard) find("undo").focus(); // what had the focus is gone
   }
 
-  async reallyDelete(id, leaving) {
-    const { client } = this.account;
+  hide(id, hidden = true) {
+    this.hidden[hidden ? "add" : "delete"](id);
+    this.render();
+  }
+
+  /** Delete a session, even if the page is being left. */
+  async reallyDelete(id) {
+    this.hide(id);
+    const ask = () => this.account.client.deleteSession(id, { keepalive: true });
     try {
-      if (leaving) await client.deleteSession(id, { keepalive: true });
-      else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
+      await this.deleting.finish(id, "now", () => this.connection.persist(() => this.account.insist(ask)));
     } catch (error) {
-      if (!isGone(error)) throw error;
+      this.hide(id, false);
+      throw error;
     }
     this.sessions = this.sessions.filter((session) => session.session_id !== id);
+  }
+
+  /** Go on with what an earlier page has left. */
+  resume() {
+    for (const [id] of this.deleting.left()) this.reallyDelete(id);
   }
 }

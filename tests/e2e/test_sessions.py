@@ -9,7 +9,7 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import SESSION, SESSIONS, Hold, Late, only, problem
+from tests.e2e.routes import SESSION, SESSIONS, Hold, Late, only, problem, refuse
 from tests.e2e.scripts import Held
 from tests.model_server import ModelServer
 
@@ -30,6 +30,13 @@ async def has_looked(page: ChatPage) -> None:
     await (await read.value).response()
     async with page.page.expect_request(SESSION, timeout=30_000):
         pass
+
+
+async def is_deleted(chat: Chat, session: str) -> None:
+    """Wait until nothing of a session is left."""
+    async with asyncio.timeout(30):
+        while await rows(chat, session):
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -159,12 +166,12 @@ async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch
     tried: list[str] = []
     away = True
 
-    async def refuse(route: Route) -> None:
+    async def lose(route: Route) -> None:
         if route.request.method == "PATCH":
             tried.append(json.loads(route.request.post_data or "")["title"])
         await (route.abort() if away else route.continue_())
 
-    await listed.page.route(SESSION, refuse)
+    await listed.page.route(SESSION, lose)
     await listed.rename(TITLES[0], "the first")
     async with asyncio.timeout(15):
         while len(tried) < 2:  # the next try is in 2 s
@@ -254,14 +261,31 @@ async def test_one_is_deleted_for_good(listed: ChatPage, chat: Chat) -> None:
     assert await rows(chat, session) == 0
 
 
-async def test_who_leaves_before_the_time_is_up_has_deleted_it(listed: ChatPage, chat: Chat) -> None:
+async def test_who_leaves_before_the_time_is_up_has_deleted_it(listed: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("status of 404")  # the next page deletes it, too
     await listed.open_session(TITLES[2])
     session = listed.session_id()
     await listed.delete(TITLES[2])
     await expect(listed.sessions()).to_have_count(2)
     await listed.reload()
     await expect(listed.sessions()).to_have_count(2)
-    assert await rows(chat, session) == 0
+    await is_deleted(chat, session)
+
+
+async def test_a_deletion_that_did_not_get_through_is_made_by_the_next_page(
+    listed: ChatPage, chat: Chat, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    await listed.open_session(TITLES[2])
+    session = listed.session_id()
+    await listed.page.route(SESSION, only("DELETE", refuse))
+    async with listed.page.expect_event("requestfailed", lambda request: request.method == "DELETE"):
+        await listed.delete(TITLES[2])
+    await listed.reload()
+    await expect(listed.session(TITLES[0])).to_be_visible()
+    await expect(listed.session(TITLES[2])).to_have_count(0)
+    await listed.page.unroute(SESSION)
+    await is_deleted(chat, session)
 
 
 async def test_one_that_is_not_there(listed: ChatPage, watch: Watch) -> None:
