@@ -25,6 +25,7 @@ export class Sessions extends EventTarget {
     this.sessions = [];
     this.hidden = new Set(); // deleted, or about to be
     this.deleting = new Unfinished(account, "deleting");
+    this.naming = new Unfinished(account, "naming");
     this.titles = new Map(); // the latest ones that are not saved yet, by session
     this.reads = 0; // of the latest sessions
     this.firstValid = 1; // of those reads: what is known now is newer than what the ones before say
@@ -169,9 +170,12 @@ export class Sessions extends EventTarget {
   }
 
   /** Name a new session after its first message, unless somebody has named it meanwhile. */
-  async nameNew(id, title) {
-    await this.refresh();
-    if (this.title(id) === null && !this.titles.has(id)) await this.keepTitle(id, title);
+  nameNew(id, title) {
+    return this.naming.finish(id, title, async () => {
+      const read = () => this.account.client.getSession(id);
+      const session = await this.connection.persist(() => this.account.insist(read));
+      if ((session.title ?? this.title(id)) === null) await Promise.all([this.keepTitle(id, title), this.refresh()]);
+    });
   }
 
   /** Show and save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
@@ -239,5 +243,6 @@ export class Sessions extends EventTarget {
   /** Go on with what an earlier page has left. */
   resume() {
     for (const [id] of this.deleting.left()) this.reallyDelete(id);
+    for (const [id, title] of this.naming.left()) this.nameNew(id, title);
   }
 }

@@ -113,6 +113,21 @@ async def test_a_new_ones_title_is_shown_before_it_is_saved(page: ChatPage) -> N
     saving.go_on.set()
 
 
+async def test_a_new_ones_title_that_could_not_be_saved_is_saved_by_the_next_page(
+    page: ChatPage, chat: Chat, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    await page.page.route(SESSION, only("PATCH", refuse))
+    async with page.page.expect_event("requestfailed", lambda request: request.method == "PATCH"):
+        await page.ask("hello")
+    await page.reload()
+    await page.page.unroute(SESSION)
+    async with asyncio.timeout(30):
+        while (await chat.call("GET", f"/agent/session/{page.session_id()}"))["title"] != "hello":
+            await asyncio.sleep(0.05)
+    await expect(page.session("hello")).to_be_visible()
+
+
 async def test_what_was_read_before_a_title_was_saved_does_not_undo_it(listed: ChatPage, chat: Chat) -> None:
     await listed.open_session(TITLES[1])
     late = Late()
