@@ -55,10 +55,16 @@ function startNew(leaveFor = "pushState") {
 
 function showState() {
   const { session, wanted, ready, busy } = conversation;
-  const title = session ? (session.title ?? "Untitled") : wanted ? "…" : "New conversation";
+  const title = session ? (sessions.titleOf(session) ?? "Untitled") : wanted ? "…" : "New conversation";
   find("session-title").textContent = title;
   document.title = session ? `${title} · chatd` : "chatd";
   composer.setState({ ready, busy });
+}
+
+function renamed({ id, title }) {
+  if (id !== conversation.sessionId) return;
+  conversation.session.title = title;
+  showState();
 }
 
 /** A message got through: a session that it has made gets its place in the URL, and a title. */
@@ -103,9 +109,9 @@ function showAccount() {
   find("sign-out").hidden = account.token === null;
 }
 
-async function signOut() {
-  await toast.close(true).catch(() => {}); // what can't be deleted now stays
-  await account.signOut();
+function signOut() {
+  toast.close(); // what can't be deleted now stays
+  return account.signOut();
 }
 
 function listen() {
@@ -117,7 +123,7 @@ function listen() {
   on(conversation, "sent", sent);
   on(conversation, "unsent", unsent);
   on(conversation, "missing", missing);
-  on(sessions, "renamed", (id) => id === conversation.sessionId && conversation.poll());
+  on(sessions, "renamed", renamed);
   on(sessions, "deleted", (id) => id === openId && startNew());
   find("new-session").addEventListener("click", () => startNew());
   find("character").addEventListener("change", ({ target }) => account.choose(Number(target.value)));
@@ -165,6 +171,7 @@ async function main() {
   await openAccount();
   showAccount();
   listen();
+  sessions.resume();
   openFromUrl().catch(tellFailure);
   sessions.refresh().catch(tellFailure);
   await keepLooking();

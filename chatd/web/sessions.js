@@ -1,7 +1,8 @@
 /** The list of sessions: found by title, renamed in place, deleted with a way back. */
 
-import { isGone, isUnreachable } from "./connection.js";
+import { isUnreachable } from "./connection.js";
 import { find, fromTemplate, part, showAge } from "./dom.js";
+import { Unfinished } from "./unfinished.js";
 
 const PAGE = 50; // sessions
 const SEARCHED = 1000; // of them are loaded for a search without being asked for
@@ -9,7 +10,7 @@ const UNTITLED = "Untitled";
 
 export class Sessions extends EventTarget {
   /**
-   * Dispatches `renamed` and `deleted` (the id is the detail).
+   * Dispatches `renamed` (the id and the title that is shown now) and `deleted` (the id).
    * @param {HTMLElement} root the sidebar
    */
   constructor(root, { account, connection, toast }) {
@@ -22,20 +23,28 @@ export class Sessions extends EventTarget {
     this.search.addEventListener("input", () => this.searchAll());
     this.more.addEventListener("click", () => this.loadMore());
     this.sessions = [];
-    this.hidden = new Set(); // deleted, but not beyond undoing
+    this.hidden = new Set(); // deleted, or about to be
+    this.deleting = new Unfinished(account, "deleting");
+    this.naming = new Unfinished(account, "naming");
     this.titles = new Map(); // the latest ones that are not saved yet, by session
     this.reads = 0; // of the latest sessions
     this.firstValid = 1; // of those reads: what is known now is newer than what the ones before say
     this.next = undefined; // not known yet
     this.current = null;
+    this.lastDeleted = null;
   }
 
   /** Read a page of sessions; what is not saved yet of their titles is newer than what is read. */
   async page(before) {
     const read = () => this.account.client.listSessions({ limit: PAGE, before });
     const page = await this.connection.watch(() => this.account.insist(read));
-    for (const session of page.sessions) session.title = this.titles.get(session.session_id) ?? session.title;
+    for (const session of page.sessions) session.title = this.titleOf(session);
     return page;
+  }
+
+  /** Return a session's title, or the later one that is not saved yet. */
+  titleOf({ session_id: id, title }) {
+    return this.titles.get(id) ?? title;
   }
 
   /** Read the latest sessions anew, and again where the answer has been overtaken. */
@@ -58,7 +67,7 @@ export class Sessions extends EventTarget {
     const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
     this.sessions = next === null ? sessions : [...sessions, ...older];
     if (next === null || older.length === 0) this.next = next;
-    this.render();
+    this.searchAll();
   }
 
   async loadMore() {
@@ -76,10 +85,11 @@ export class Sessions extends EventTarget {
     while (wanted && wanted === this.search.value && this.next && this.sessions.length < SEARCHED) await this.loadMore();
   }
 
-  /** Mark the session that is open. */
+  /** Mark the session that is open; who opens the one that was just deleted wants it back. */
   open(id) {
     this.current = id;
     this.render();
+    if (id !== null && id === this.lastDeleted) this.toast.undo();
   }
 
   known(id) {
@@ -143,6 +153,7 @@ export class Sessions extends EventTarget {
       const focused = document.activeElement === input;
       item.replaceChildren(...parts);
       if (focused) find("rename", item).focus();
+      this.render(); // what was read meanwhile
       if (save && input.value.trim()) this.saveTitle(id, input.value.trim());
     };
     input.onblur = () => end(true);
@@ -155,72 +166,83 @@ export class Sessions extends EventTarget {
   }
 
   async saveTitle(id, title) {
-    if (!this.known(id) || this.title(id) === title) return;
-    const kept = this.keepTitle(id, title);
-    this.dispatchEvent(new CustomEvent("renamed", { detail: id }));
-    await kept;
+    if (this.known(id) && this.title(id) !== title) await this.keepTitle(id, title);
   }
 
   /** Name a new session after its first message, unless somebody has named it meanwhile. */
-  async nameNew(id, title) {
-    await this.refresh();
-    if (this.title(id) === null && !this.titles.has(id)) await this.keepTitle(id, title);
+  nameNew(id, title) {
+    return this.naming.finish(id, title, async () => {
+      const read = () => this.account.client.getSession(id);
+      const session = await this.connection.persist(() => this.account.insist(read));
+      if ((session.title ?? this.title(id)) === null) await Promise.all([this.keepTitle(id, title), this.refresh()]);
+    });
   }
 
   /** Show and save a title; while that is under way, a later one waits for it, so that the last one is what is kept. */
   async keepTitle(id, title) {
-    this.showTitle(this.known(id), title);
     const isUnderWay = this.titles.has(id);
+    let saved = this.title(id);
     this.titles.set(id, title);
+    this.showTitle(id, title);
     if (isUnderWay) return;
     const save = () => this.account.client.renameSession(id, (title = this.titles.get(id)));
     try {
-      do await this.connection.persist(() => this.account.insist(save));
+      do ({ title: saved } = await this.connection.persist(() => this.account.insist(save)));
       while (title !== this.titles.get(id));
     } finally {
       this.titles.delete(id);
       this.firstValid = this.reads + 1;
+      this.showTitle(id, saved);
     }
   }
 
-  showTitle(session, title) {
-    if (!session) return;
-    session.title = title;
+  /** Show a title, also in place of what was read while it was being saved. */
+  showTitle(id, title) {
+    const session = this.known(id);
+    if (session) session.title = title;
     this.render();
+    this.dispatchEvent(new CustomEvent("renamed", { detail: { id, title } }));
   }
 
   /** Take a session from the list; it is deleted when the time for undoing that is over. */
   delete(id, byKeyboard) {
     const name = this.title(id) ?? UNTITLED;
     const wasOpen = id === this.current;
-    const show = (hidden) => {
-      this.hidden[hidden ? "add" : "delete"](id);
-      this.render();
-    };
     this.toast.show(`Deleted “${name.length > 40 ? `${name.slice(0, 40)}…` : name}”`, {
-      done: (leaving) => this.reallyDelete(id, leaving).catch((error) => {
-        show(false);
-        throw error;
-      }),
+      done: () => this.reallyDelete(id),
       undone: () => {
-        show(false);
+        this.hide(id, false);
         if (wasOpen) location.hash = id;
         if (byKeyboard) this.list.querySelector(`[href="#${id}"]`)?.focus();
       },
     });
-    show(true);
+    this.lastDeleted = id;
+    this.hide(id);
     this.dispatchEvent(new CustomEvent("deleted", { detail: id }));
     if (byKeyboard) find("undo").focus(); // what had the focus is gone
   }
 
-  async reallyDelete(id, leaving) {
-    const { client } = this.account;
+  hide(id, hidden = true) {
+    this.hidden[hidden ? "add" : "delete"](id);
+    this.render();
+  }
+
+  /** Delete a session, even if the page is being left. */
+  async reallyDelete(id) {
+    this.hide(id);
+    const ask = () => this.account.client.deleteSession(id, { keepalive: true });
     try {
-      if (leaving) await client.deleteSession(id, { keepalive: true });
-      else await this.connection.persist(() => this.account.insist(() => client.deleteSession(id)));
+      await this.deleting.finish(id, "now", () => this.connection.persist(() => this.account.insist(ask)));
     } catch (error) {
-      if (!isGone(error)) throw error;
+      this.hide(id, false);
+      throw error;
     }
     this.sessions = this.sessions.filter((session) => session.session_id !== id);
+  }
+
+  /** Go on with what an earlier page has left. */
+  resume() {
+    for (const [id] of this.deleting.left()) this.reallyDelete(id);
+    for (const [id, title] of this.naming.left()) this.nameNew(id, title);
   }
 }

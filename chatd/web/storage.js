@@ -1,4 +1,4 @@
-/** What the browser keeps: the token in this tab, texts and the character by owner; if it keeps nothing, the page does. */
+/** What the browser keeps: the token in this tab, all else by owner; if it keeps nothing, the page does. */
 
 const PREFIX = `chatd:${new URL(".", import.meta.url).pathname}:`; // there may be another chatd below another path
 

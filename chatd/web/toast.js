@@ -10,13 +10,13 @@ export class Toast {
     this.pending = null;
     this.status = part("toast-status"); // is always there: what appears together with its text is not read out
     find("undo", element).addEventListener("click", () => this.undo());
-    addEventListener("pagehide", () => this.close(true));
+    addEventListener("pagehide", () => this.close());
   }
 
   /**
    * Show a notice; one that still stands is closed.
    * @param {string} text
-   * @param {{ done: (leaving: boolean) => void, undone: () => void }} then `leaving` tells that the page is going away
+   * @param {{ done: () => void, undone: () => void }} then
    */
   show(text, then) {
     this.close();
@@ -32,9 +32,8 @@ export class Toast {
     else this.close();
   }
 
-  /** Close it; return a promise that what it tells of is done. */
-  async close(leaving = false) {
-    await this.settle()?.done(leaving);
+  close() {
+    this.settle()?.done();
   }
 
   undo() {

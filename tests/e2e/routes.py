@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from playwright.async_api import Route
@@ -9,6 +10,10 @@ from playwright.async_api import Route
 POST = "**/agent/chat/stream"
 ATTACH = "**/agent/chat/stream/sess-*"
 HISTORY = "**/agent/chat/history/**"
+SESSION = "**/agent/session/*"
+SESSIONS = "**/agent/sessions?*"
+
+Handler = Callable[[Route], Awaitable[None]]
 
 
 async def refuse(route: Route) -> None:
@@ -21,15 +26,25 @@ def problem(status: int, **fields: Any) -> dict[str, Any]:
     return {"status": status, "content_type": "application/problem+json", "body": json.dumps(fields)}
 
 
-class Hold:
-    """Holds requests up until they may go on."""
+def only(method: str, handler: Handler) -> Handler:
+    """Return a handler that lets requests of other methods through."""
 
-    def __init__(self) -> None:
+    async def handle(route: Route) -> None:
+        await (handler(route) if route.request.method == method else route.continue_())
+
+    return handle
+
+
+class Hold:
+    """Holds requests up until they may go on, or get an answer in place of chatd's."""
+
+    def __init__(self, answer: dict[str, Any] | None = None) -> None:
+        self.answer = answer
         self.go_on = asyncio.Event()
 
     async def __call__(self, route: Route) -> None:
         await self.go_on.wait()
-        await route.continue_()
+        await (route.fulfill(**self.answer) if self.answer else route.continue_())
 
 
 class Late:

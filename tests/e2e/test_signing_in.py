@@ -1,5 +1,6 @@
 """Tokens: pasted, wrong, running out, forgotten; and whose page it is."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.chat_client import CHARACTER, Chat
 from tests.conftest import Start
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
+from tests.e2e.routes import SESSION, Late, only
 from tests.e2e.scripts import cut, paced, prose
 from tests.model_server import ModelServer
 from tests.token_provider import SECRET, bearer, token
@@ -110,6 +112,21 @@ async def test_signing_out_leaves_nothing(page: ChatPage) -> None:
         assert given not in left
         assert "draft of alice" not in left
     assert "a secret" not in await page.page.content()
+
+
+async def test_signing_out_waits_for_no_deletion(page: ChatPage, guarded: Chat) -> None:
+    given = await signed_in(page)
+    await page.ask("hello")
+    session = page.session_id()
+    await page.delete("hello")
+    await expect(page.by("toast")).to_be_visible()
+    late = Late()
+    await page.page.route(SESSION, only("DELETE", late))
+    await page.by("sign-out").press("Enter")  # the toast lies over it
+    await expect(page.by("sign-in")).to_be_visible()
+    async with asyncio.timeout(20):
+        await late.has_read.wait()
+    await guarded.call("GET", f"/agent/session/{session}", 404, headers=bearer(given))
 
 
 async def test_the_next_owner_sees_nothing_of_the_one_before(page: ChatPage, watch: Watch) -> None:
