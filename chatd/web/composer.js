@@ -6,6 +6,7 @@ import { joined } from "./drafts.js";
 
 const LIMIT = 10_000; // characters, as chatd counts them
 const TOLD_FROM = 9_000;
+const NOTHING = { text: "", key: null };
 
 export class Composer extends EventTarget {
   /** Dispatches `send` and `stop`. */
@@ -19,6 +20,7 @@ export class Composer extends EventTarget {
     this.count = part("count", root);
     this.problem = part("problem", root);
     this.ready = false;
+    this.given = NOTHING; // the draft that was put into the field
     this.touch = matchMedia("(pointer: coarse)"); // whose keyboards have no Shift+Enter
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.press(event));
@@ -31,7 +33,8 @@ export class Composer extends EventTarget {
     const early = this.sessionId === undefined ? this.field.value : ""; // written while the page was opening
     this.sessionId = sessionId;
     this.tell("");
-    this.write(this.drafts.read(sessionId).text);
+    this.given = this.drafts.read(sessionId);
+    this.write(this.given.text);
     if (early.trim()) this.add(early);
   }
 
@@ -46,6 +49,7 @@ export class Composer extends EventTarget {
   add(text, key = null) {
     const [all, kept] = joined(text, key, this.field.value);
     this.drafts.keep(this.sessionId, all, kept);
+    this.given = { text: all, key: kept };
     this.write(all);
   }
 
@@ -68,8 +72,13 @@ export class Composer extends EventTarget {
     this.measure();
   }
 
+  /** Return the idempotency key of what is written, where that was sent before as it is now. */
+  get key() {
+    return this.field.value === this.given.text ? this.given.key : null;
+  }
+
   changed() {
-    if (this.sessionId !== undefined) this.drafts.keep(this.sessionId, this.field.value);
+    if (this.sessionId !== undefined) this.drafts.keep(this.sessionId, this.field.value, this.key);
     this.tell("");
     this.measure();
   }
@@ -96,10 +105,10 @@ export class Composer extends EventTarget {
   submit(event) {
     event.preventDefault();
     if (this.send.disabled || this.send.hidden) return;
-    const text = this.field.value;
-    const draft = this.drafts.read(this.sessionId);
+    const detail = { text: this.field.value, key: this.key ?? newKey() };
     this.drafts.forget(this.sessionId);
+    this.given = NOTHING;
     this.write("");
-    this.dispatchEvent(new CustomEvent("send", { detail: { text, key: (draft.text === text && draft.key) || newKey() } }));
+    this.dispatchEvent(new CustomEvent("send", { detail }));
   }
 }

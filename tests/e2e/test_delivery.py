@@ -95,6 +95,21 @@ async def test_one_that_failed_in_doubt_is_sent_again_as_the_same(
     assert await questions(chat, session_id) == ["pay once"]
 
 
+async def test_one_that_failed_in_doubt_is_the_same_after_typing(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    await page.page.route(POST, answer_wrongly)
+    await page.send("pay once")
+    await draft_is(page, "pay once")
+    await page.page.unroute(POST)
+    await page.by("composer").press_sequentially("!")
+    await page.by("composer").press("Backspace")
+    await page.by("composer").press("Enter")
+    await page.has_ended(2)
+    await page.ask("pay once")  # once more, on purpose
+    assert await questions(chat, session_id) == ["pay once", "pay once"]
+
+
 async def test_one_on_its_way_outlives_typing_and_a_reload(page: ChatPage, chat: Chat, watch: Watch) -> None:
     watch.expect("Failed to load resource")
     session_id = await session_in(page, chat)
