@@ -29,8 +29,14 @@ export class Drafts {
     browser.set(this.name(sessionId), text && JSON.stringify({ text, key }));
   }
 
-  forget(sessionId) {
-    this.keep(sessionId, "");
+  /** Tell whether a text is kept, whatever else is. */
+  has(sessionId, text) {
+    return this.read(sessionId).text.includes(text);
+  }
+
+  /** Forget a text; another tab may have kept another one meanwhile, which stays. */
+  forget(sessionId, text) {
+    if (this.read(sessionId).text === text) this.keep(sessionId, "");
   }
 
   /** Put a text before a session's draft. */
