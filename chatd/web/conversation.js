@@ -214,9 +214,14 @@ export class Conversation extends EventTarget {
     if (!turn.delivered) this.delivery.arrived(turn, here);
     if (!here) throw new DOMException("another session is open now", "AbortError");
     this.messages.last?.forgive();
-    if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.try(() => this.catchUp());
+    if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.readBefore(turn);
     if (this.turn !== turn) throw new DOMException("another session is open now", "AbortError");
     if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
+  }
+
+  /** Show what came before a turn's own messages: once these are shown, nothing before them is asked for any more. */
+  async readBefore(turn) {
+    await this.unlessGone(() => this.connection.persist(() => this.catchUp(), turn.life.signal));
   }
 
   /** Take over the session that the first message has made. */

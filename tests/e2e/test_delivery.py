@@ -288,3 +288,15 @@ async def test_those_of_elsewhere_are_seen_before_ones_own(page: ChatPage, chat:
     await page.has_ended(4)
     shown = await page.messages("user").locator(".message-body").all_text_contents()
     assert shown == ["from elsewhere", "from here"]
+
+
+async def test_those_of_elsewhere_are_seen_after_a_failure_too(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("status of 503")
+    session_id = await session_in(page, chat)
+    await chat.post("from elsewhere", session_id)
+    away = problem(503, code="unavailable")
+    await page.page.route(HISTORY, lambda route: route.fulfill(**away), times=1)
+    await page.send("from here")
+    await page.has_ended(4)
+    shown = await page.messages("user").locator(".message-body").all_text_contents()
+    assert shown == ["from elsewhere", "from here"]
