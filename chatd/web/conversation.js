@@ -208,15 +208,16 @@ export class Conversation extends EventTarget {
     throw failure;
   }
 
-  /** A turn has started: it has a session now, and the message that began it an id. */
+  /** A turn has started: it has a session now, and the message that began it an id. Return whether it is shown here. */
   async began(turn, userMessageId) {
     const here = this.turn === turn;
     if (!turn.delivered) this.delivery.arrived(turn, here);
-    if (!here) throw new DOMException("another session is open now", "AbortError");
+    if (!here) return false;
     this.messages.last?.forgive();
     if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.readBefore(turn);
-    if (this.turn !== turn) throw new DOMException("another session is open now", "AbortError");
+    if (this.turn !== turn) return false;
     if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
+    return true;
   }
 
   /** Show what came before a turn's own messages: once these are shown, nothing before them is asked for any more. */

@@ -62,14 +62,16 @@ export class TurnView {
     if (this.started) return; // told again, after a new token
     const couldStop = this.delivered;
     this.sessionId = sessionId;
-    await this.conversation.began(this, userMessageId);
-    this.answer = this.conversation.messages.answer(messageId);
+    const isShown = await this.conversation.began(this, userMessageId);
     if (this.stopping && !couldStop) this.stop();
+    if (isShown) this.answer = this.conversation.messages.answer(messageId);
+    else this.leave();
   }
 
-  /** Watch no longer; a message that is on its way must first be known to have arrived. */
+  /** Show it no longer; but a message on its way must be known to have arrived, and what is to be stopped to have ended. */
   leave() {
-    if (this.delivered) this.life.abort();
+    this.answer = null;
+    if (this.delivered && !this.stopping) this.life.abort();
   }
 
   /** Stop it, as soon as its message has arrived; one that can't get through is called back. */
