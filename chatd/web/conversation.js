@@ -112,7 +112,7 @@ export class Conversation extends EventTarget {
 
   /** Take note of a session's state: attach to a turn that runs, offer another try after one that failed. */
   note({ status, message_count: count }) {
-    this.count = count;
+    Object.assign(this, { status, count });
     if (isRunning(status)) this.attach();
     else if (status === "error") this.messages.last?.fail("The last answer could not be completed.");
   }
@@ -136,7 +136,8 @@ export class Conversation extends EventTarget {
     if (life !== this.life || this.busy) return;
     const renamed = session.title !== this.session.title;
     this.session = session;
-    if (session.message_count !== this.count || isRunning(session.status)) await this.catchUp();
+    const isNews = session.message_count !== this.count || session.status !== this.status;
+    if (isNews || isRunning(session.status)) await this.catchUp();
     if (renamed) this.tell("change");
   }
 

@@ -10,7 +10,7 @@ from tests.e2e.chat_page import ChatPage, questions, session_in
 from tests.e2e.conftest import Watch
 from tests.e2e.routes import ATTACH, HISTORY, POST, STOP, Hold, captive_portal, problem, refuse
 from tests.e2e.scripts import Held
-from tests.model_server import ModelServer, says
+from tests.model_server import Exchange, ModelServer, says
 
 
 async def visit_another(page: ChatPage, chat: Chat) -> None:
@@ -20,11 +20,17 @@ async def visit_another(page: ChatPage, chat: Chat) -> None:
     await expect(page.by("session-title")).to_have_text("There")
 
 
-async def has_turned_idle(chat: Chat, session_id: str) -> None:
-    """Wait until a session's first turn has ended."""
+async def has_ended_with(chat: Chat, session_id: str, status: str) -> None:
+    """Wait until a session has this status after its first message."""
     async with asyncio.timeout(20):
-        while not (history := await chat.history(session_id))["messages"] or history["status"] != "idle":
+        while not (history := await chat.history(session_id))["messages"] or history["status"] != status:
             await asyncio.sleep(0.05)
+
+
+async def post_elsewhere(chat: Chat, session_id: str) -> None:
+    """Begin a turn in a session, and do not wait for its end."""
+    body = chat.body("from elsewhere", session_id)
+    await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
 
 
 async def test_an_answer_that_could_not_be_read_on_is_completed(
@@ -68,8 +74,7 @@ async def test_a_turn_of_elsewhere_that_can_not_be_read_is_told(page: ChatPage, 
     await page.page.route(ATTACH, captive_portal)
     held = Held("One", " two.")
     model.play([held])
-    body = chat.body("from elsewhere", session_id)
-    await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
+    await post_elsewhere(chat, session_id)
     await expect(page.page.locator("[data-part=problem]")).to_have_text("This is not a stream from chatd.")
     await page.page.unroute(ATTACH)
     held.go_on.set()
@@ -144,8 +149,7 @@ async def test_a_turn_of_elsewhere_is_stopped_before_it_is_reached(
     await page.page.route(ATTACH, refuse)
     held = Held("One", " two.")
     model.play([held])
-    body = chat.body("from elsewhere", session_id)
-    await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
+    await post_elsewhere(chat, session_id)
     await page.has_state("reconnecting")
     async with page.page.expect_response(STOP):
         await page.stop()
@@ -165,7 +169,7 @@ async def test_a_stop_is_not_forgotten_where_another_session_is_opened(
     await page.stop()
     await visit_another(page, chat)
     held.go_on.set()
-    await has_turned_idle(chat, here)
+    await has_ended_with(chat, here, "idle")
 
 
 async def test_a_stop_that_does_not_get_through_is_repeated_from_another_session(
@@ -181,4 +185,24 @@ async def test_a_stop_that_does_not_get_through_is_repeated_from_another_session
     await page.has_state("reconnecting")
     await visit_another(page, chat)
     await page.page.unroute(STOP)
-    await has_turned_idle(chat, here)
+    await has_ended_with(chat, here, "idle")
+
+
+async def test_a_turn_of_elsewhere_that_fails_before_it_is_reached_is_told(
+    page: ChatPage, chat: Chat, model: ModelServer
+) -> None:
+    session_id = await session_in(page, chat)
+    held, go_on = Hold(), asyncio.Event()
+
+    async def fail_later(exchange: Exchange) -> None:
+        await go_on.wait()
+        await exchange.fail(400, "invalid_request_error")
+
+    await page.page.route(ATTACH, held)
+    model.play([fail_later])
+    await post_elsewhere(chat, session_id)
+    await expect(page.by("stop")).to_be_visible()
+    go_on.set()
+    await has_ended_with(chat, session_id, "error")
+    held.go_on.set()
+    await expect(page.visible("error-notice")).to_have_count(1)
