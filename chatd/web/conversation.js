@@ -20,6 +20,7 @@ export class Conversation extends EventTarget {
     this.messages = new MessageList(parts.messages, () => this.tryAgain());
     this.delivery = new Delivery(this, parts.outbox);
     this.older = new OlderMessages(this, parts.older);
+    this.reads = 0; // of what came after the last message: what an earlier one says of the state is overtaken
     this.clear(null);
   }
 
@@ -144,6 +145,7 @@ export class Conversation extends EventTarget {
   /** Load what came after the last message that is known to be saved, and attach where a turn runs. */
   async catchUp() {
     const { life } = this;
+    const read = ++this.reads;
     let after = this.messages.lastSaved;
     let page;
     do {
@@ -152,7 +154,7 @@ export class Conversation extends EventTarget {
       this.messages.put(page.messages.filter(({ id }) => id !== this.turn?.answer?.id)); // that is read to its end
       after = page.messages.at(-1)?.id;
     } while (page.messages.length === PAGE);
-    if (!this.busy) this.note(page);
+    if (!this.busy && read === this.reads) this.note(page);
   }
 
   /** Send a message; it begins a turn, which is shown as it goes. */

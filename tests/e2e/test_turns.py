@@ -8,9 +8,9 @@ from playwright.async_api import Route, expect
 from tests.chat_client import Chat
 from tests.e2e.chat_page import ChatPage, questions, session_in
 from tests.e2e.conftest import Watch
-from tests.e2e.routes import ATTACH, HISTORY, POST, STOP, Hold, captive_portal, problem, refuse
+from tests.e2e.routes import ATTACH, HISTORY, POST, STOP, Hold, Late, captive_portal, problem, refuse
 from tests.e2e.scripts import Held
-from tests.model_server import Exchange, ModelServer, says
+from tests.model_server import Exchange, ModelServer, fails, says
 
 
 async def visit_another(page: ChatPage, chat: Chat) -> None:
@@ -206,3 +206,19 @@ async def test_a_turn_of_elsewhere_that_fails_before_it_is_reached_is_told(
     await has_ended_with(chat, session_id, "error")
     held.go_on.set()
     await expect(page.visible("error-notice")).to_have_count(1)
+
+
+async def test_a_page_that_comes_late_does_not_tell_of_a_failure_that_is_over(
+    page: ChatPage, chat: Chat, model: ModelServer
+) -> None:
+    session_id = await session_in(page, chat)
+    late = Late()
+    await page.page.route(HISTORY, late)
+    model.play([fails(400, "invalid_request_error")])
+    await chat.post("from elsewhere", session_id, 502)
+    await asyncio.wait_for(late.has_read.wait(), 20)
+    await page.send("from here")
+    await page.has_ended(3)
+    async with page.page.expect_response("**/agent/session/*"):
+        late.go_on.set()  # only then it looks again
+    await expect(page.visible("error-notice")).to_have_count(0)
