@@ -51,6 +51,20 @@ async def test_a_failure_is_told_and_tried_again(page: ChatPage, chat: Chat, mod
     assert (await chat.history(page.session_id()))["messages"][-1]["content"] == "Hello, world."
 
 
+async def test_a_failure_is_told_no_longer_where_another_page_tries_again(
+    page: ChatPage, new_page: OpenPage, model: ModelServer
+) -> None:
+    model.play([fails(400, "invalid_request_error")])
+    await page.send("hello")
+    await expect(page.visible("error-notice")).to_have_count(1)
+    other = await new_page(page.url, beside=page)
+    await other.open(page.session_id())
+    await expect(other.visible("error-notice")).to_have_count(1)
+    await page.visible("try-again").click()
+    await other.has_ended(3)
+    await expect(other.visible("error-notice")).to_have_count(0)
+
+
 async def test_a_failure_is_told_after_a_reload_too(page: ChatPage, model: ModelServer) -> None:
     async def breaks(exchange: Exchange) -> None:
         await exchange.start()
