@@ -17,6 +17,7 @@ export class TurnView {
     this.delivered = sending === null;
     this.away = false; // whether chatd can't be reached just now
     this.stopping = false;
+    this.isWithdrawn = false; // whether another tab has given its message back
     this.life = new AbortController();
   }
 
@@ -82,6 +83,12 @@ export class TurnView {
     const ask = () => account.insist(() => account.client.stop(this.sessionId, { signal }));
     if (this.delivered) await connection.persist(ask, signal).catch((error) => this.hasEnded(error));
     else if (this.away) this.life.abort();
+  }
+
+  /** Send its message no more. */
+  withdraw() {
+    this.isWithdrawn = true;
+    this.life.abort();
   }
 
   hasEnded(error) {

@@ -161,6 +161,27 @@ async def test_one_that_does_not_get_through_can_be_called_back(page: ChatPage, 
     await expect(page.messages()).to_have_count(0)
 
 
+async def test_one_that_is_called_back_is_sent_by_no_other_tab(
+    page: ChatPage, new_page: OpenPage, chat: Chat, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    await page.context.route(POST, refuse)
+    await page.send("buy ten")
+    await page.has_state("reconnecting")
+    other = await new_page(page.url, beside=page)
+    await other.open(session_id)
+    await expect(other.body(other.messages())).to_have_text("buy ten")
+    await page.stop()
+    await draft_is(page, "buy ten")
+    await expect(other.messages()).to_have_count(0)
+    await draft_is(other, "")
+    await page.context.unroute(POST)
+    await page.ask("buy two")  # in its place
+    await other.has_ended(2)
+    assert await questions(chat, session_id) == ["buy two"]
+
+
 async def test_one_for_a_session_that_is_gone_is_kept(page: ChatPage, chat: Chat, watch: Watch) -> None:
     watch.expect("Failed to load resource")
     session_id = await session_in(page, chat)
