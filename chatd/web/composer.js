@@ -21,56 +21,47 @@ export class Composer extends EventTarget {
     this.problem = part("problem", root);
     this.ready = false;
     this.given = NOTHING; // the draft that was put into the field
-    this.isOwn = false; // whether what is in the field was written here, or came back here
+    this.kept = ""; // what the draft has of the field
     this.touch = matchMedia("(pointer: coarse)"); // whose keyboards have no Shift+Enter
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.press(event));
     this.form.addEventListener("submit", (event) => this.submit(event));
     this.stop.addEventListener("click", () => this.dispatchEvent(new Event("stop")));
-    addEventListener("pagehide", () => this.keepOwn());
   }
 
   /** Keep what is written for a session from now on, and show what was kept for it. */
   open(sessionId) {
     const early = this.sessionId === undefined ? this.field.value : ""; // written while the page was opening
-    this.keepOwn();
     this.sessionId = sessionId;
     this.tell("");
     this.given = this.drafts.read(sessionId);
-    this.isOwn = false;
-    this.write(this.given.text);
+    this.kept = this.given.text;
+    this.write(this.kept);
     if (early.trim()) this.add(early);
   }
 
   /** Take what is written along to the session that its first message has made. */
   moveTo(sessionId) {
-    this.drafts.forget(this.sessionId, this.field.value);
-    this.sessionId = sessionId;
-    this.drafts.keep(sessionId, this.field.value);
-  }
-
-  /** Keep what was written here, where another tab's draft has taken its place: both belong to the same session. */
-  keepOwn() {
-    const { value } = this.field;
-    if (this.isOwn && value.trim() && !this.drafts.has(this.sessionId, value)) this.drafts.add(this.sessionId, value, this.key);
+    this.drafts.replace(this.sessionId, this.kept, "");
+    Object.assign(this, { sessionId, given: NOTHING, kept: "" });
+    this.keep();
   }
 
   /** Take what is written out of the field; it is a draft no longer. */
   takeOut() {
     const { value } = this.field;
-    this.drafts.forget(this.sessionId, value);
     this.given = NOTHING;
     this.write("");
+    this.keep();
     return value;
   }
 
   /** Put a text before what is written. */
   add(text, key = null) {
     const [all, kept] = joined(text, key, this.field.value);
-    this.drafts.keep(this.sessionId, all, kept);
     this.given = { text: all, key: kept };
-    this.isOwn = true;
     this.write(all);
+    this.keep();
   }
 
   /** Show whether a message may be sent, and whether an answer is being written, which can be stopped. */
@@ -97,9 +88,15 @@ export class Composer extends EventTarget {
     return this.field.value === this.given.text ? this.given.key : null;
   }
 
+  /** Keep what is written. */
+  keep() {
+    const { value } = this.field;
+    this.drafts.replace(this.sessionId, this.kept, value, this.key);
+    this.kept = value;
+  }
+
   changed() {
-    this.isOwn = this.sessionId !== undefined;
-    if (this.isOwn) this.drafts.keep(this.sessionId, this.field.value, this.key);
+    if (this.sessionId !== undefined) this.keep();
     this.tell("");
     this.measure();
   }

@@ -95,6 +95,20 @@ async def test_a_draft_outlives_what_another_tab_sends(page: ChatPage, new_page:
     await expect(page.by("composer")).to_have_value("essay")
 
 
+async def test_drafts_of_two_tabs_are_both_kept(page: ChatPage, new_page: OpenPage) -> None:
+    other = await new_page(page.url, beside=page)
+    await other.open()
+    await page.write("essay")
+    await other.write("hi")
+    await page.write("an essay")
+    await other.write("hi there")
+    await page.reload()
+    await expect(page.by("composer")).to_have_value("an essay\n\nhi there")
+    await other.ask("hi there")
+    await page.reload()
+    await expect(page.by("composer")).to_have_value("an essay")
+
+
 async def test_what_another_tab_sends_does_not_come_back(page: ChatPage, new_page: OpenPage) -> None:
     await page.write("hi")
     other = await new_page(page.url, beside=page)
