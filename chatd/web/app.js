@@ -94,8 +94,7 @@ async function send({ text, key }) {
 /** The open session is gone: what was being written is not. */
 async function missing() {
   if (openId === null) return; // a new one can't be
-  const text = composer.field.value;
-  drafts.forget(openId);
+  const text = composer.takeOut();
   await startNew("replaceState");
   if (text.trim()) composer.add(text);
   composer.tell("This conversation does not exist, or not any more.");

@@ -6,6 +6,7 @@ import { joined } from "./drafts.js";
 
 const LIMIT = 10_000; // characters, as chatd counts them
 const TOLD_FROM = 9_000;
+const NOTHING = { text: "", key: null };
 
 export class Composer extends EventTarget {
   /** Dispatches `send` and `stop`. */
@@ -19,6 +20,8 @@ export class Composer extends EventTarget {
     this.count = part("count", root);
     this.problem = part("problem", root);
     this.ready = false;
+    this.given = NOTHING; // the draft that was put into the field
+    this.kept = ""; // what the draft has of the field
     this.touch = matchMedia("(pointer: coarse)"); // whose keyboards have no Shift+Enter
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.press(event));
@@ -31,22 +34,34 @@ export class Composer extends EventTarget {
     const early = this.sessionId === undefined ? this.field.value : ""; // written while the page was opening
     this.sessionId = sessionId;
     this.tell("");
-    this.write(this.drafts.read(sessionId).text);
+    this.given = this.drafts.read(sessionId);
+    this.kept = this.given.text;
+    this.write(this.kept);
     if (early.trim()) this.add(early);
   }
 
   /** Take what is written along to the session that its first message has made. */
   moveTo(sessionId) {
-    this.drafts.forget(this.sessionId);
-    this.sessionId = sessionId;
-    this.drafts.keep(sessionId, this.field.value);
+    this.drafts.replace(this.sessionId, this.kept, "");
+    Object.assign(this, { sessionId, given: NOTHING, kept: "" });
+    this.keep();
+  }
+
+  /** Take what is written out of the field; it is a draft no longer. */
+  takeOut() {
+    const { value } = this.field;
+    this.given = NOTHING;
+    this.write("");
+    this.keep();
+    return value;
   }
 
   /** Put a text before what is written. */
   add(text, key = null) {
     const [all, kept] = joined(text, key, this.field.value);
-    this.drafts.keep(this.sessionId, all, kept);
+    this.given = { text: all, key: kept };
     this.write(all);
+    this.keep();
   }
 
   /** Show whether a message may be sent, and whether an answer is being written, which can be stopped. */
@@ -68,8 +83,20 @@ export class Composer extends EventTarget {
     this.measure();
   }
 
+  /** Return the idempotency key of what is written, where that was sent before as it is now. */
+  get key() {
+    return this.field.value === this.given.text ? this.given.key : null;
+  }
+
+  /** Keep what is written. */
+  keep() {
+    const { value } = this.field;
+    this.drafts.replace(this.sessionId, this.kept, value, this.key);
+    this.kept = value;
+  }
+
   changed() {
-    if (this.sessionId !== undefined) this.drafts.keep(this.sessionId, this.field.value);
+    if (this.sessionId !== undefined) this.keep();
     this.tell("");
     this.measure();
   }
@@ -96,10 +123,7 @@ export class Composer extends EventTarget {
   submit(event) {
     event.preventDefault();
     if (this.send.disabled || this.send.hidden) return;
-    const text = this.field.value;
-    const draft = this.drafts.read(this.sessionId);
-    this.drafts.forget(this.sessionId);
-    this.write("");
-    this.dispatchEvent(new CustomEvent("send", { detail: { text, key: (draft.text === text && draft.key) || newKey() } }));
+    const key = this.key ?? newKey();
+    this.dispatchEvent(new CustomEvent("send", { detail: { text: this.takeOut(), key } }));
   }
 }

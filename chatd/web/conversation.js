@@ -20,6 +20,7 @@ export class Conversation extends EventTarget {
     this.messages = new MessageList(parts.messages, () => this.tryAgain());
     this.delivery = new Delivery(this, parts.outbox);
     this.older = new OlderMessages(this, parts.older);
+    this.reads = 0; // of what came after the last message: what an earlier one says of the state is overtaken
     this.clear(null);
   }
 
@@ -112,7 +113,7 @@ export class Conversation extends EventTarget {
 
   /** Take note of a session's state: attach to a turn that runs, offer another try after one that failed. */
   note({ status, message_count: count }) {
-    this.count = count;
+    Object.assign(this, { status, count });
     if (isRunning(status)) this.attach();
     else if (status === "error") this.messages.last?.fail("The last answer could not be completed.");
   }
@@ -136,13 +137,15 @@ export class Conversation extends EventTarget {
     if (life !== this.life || this.busy) return;
     const renamed = session.title !== this.session.title;
     this.session = session;
-    if (session.message_count !== this.count || isRunning(session.status)) await this.catchUp();
+    const isNews = session.message_count !== this.count || session.status !== this.status;
+    if (isNews || isRunning(session.status)) await this.catchUp();
     if (renamed) this.tell("change");
   }
 
   /** Load what came after the last message that is known to be saved, and attach where a turn runs. */
   async catchUp() {
     const { life } = this;
+    const read = ++this.reads;
     let after = this.messages.lastSaved;
     let page;
     do {
@@ -151,7 +154,7 @@ export class Conversation extends EventTarget {
       this.messages.put(page.messages.filter(({ id }) => id !== this.turn?.answer?.id)); // that is read to its end
       after = page.messages.at(-1)?.id;
     } while (page.messages.length === PAGE);
-    if (!this.busy) this.note(page);
+    if (!this.busy && read === this.reads) this.note(page);
   }
 
   /** Send a message; it begins a turn, which is shown as it goes. */
@@ -208,15 +211,21 @@ export class Conversation extends EventTarget {
     throw failure;
   }
 
-  /** A turn has started: it has a session now, and the message that began it an id. */
+  /** A turn has started: it has a session now, and the message that began it an id. Return whether it is shown here. */
   async began(turn, userMessageId) {
     const here = this.turn === turn;
     if (!turn.delivered) this.delivery.arrived(turn, here);
-    if (!here) throw new DOMException("another session is open now", "AbortError");
+    if (!here) return false;
     this.messages.last?.forgive();
-    if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.try(() => this.catchUp());
-    if (this.turn !== turn) throw new DOMException("another session is open now", "AbortError");
+    if (turn.origin !== null && !this.messages.byId.has(userMessageId)) await this.readBefore(turn);
+    if (this.turn !== turn) return false;
     if (turn.sending) this.messages.arrived(turn.sending.message, userMessageId);
+    return true;
+  }
+
+  /** Show what came before a turn's own messages: once these are shown, nothing before them is asked for any more. */
+  async readBefore(turn) {
+    await this.unlessGone(() => this.connection.persist(() => this.catchUp(), turn.life.signal));
   }
 
   /** Take over the session that the first message has made. */

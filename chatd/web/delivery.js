@@ -29,12 +29,13 @@ export class Delivery {
   }
 
   /** A message did not get through: it goes back to where it was written. */
-  giveBack({ origin, sending: { message, text, key } }, error) {
+  giveBack({ origin, isWithdrawn, sending: { message, text, key } }, error) {
     const { conversation } = this;
     const here = origin === conversation.wanted;
-    this.outbox.remove(origin, key);
     message?.remove();
     if (here) conversation.empty.hidden = origin !== null;
+    if (isWithdrawn) return; // another tab has given it back
+    this.outbox.giveBack(origin, key);
     conversation.tell("unsent", { text, key: isSpent(error) ? null : key, sessionId: origin, error, here });
   }
 

@@ -2,6 +2,8 @@
 
 import { browser } from "./storage.js";
 
+const GAP = "\n\n"; // between two texts
+
 export class Drafts {
   constructor(account) {
     this.account = account;
@@ -29,8 +31,14 @@ export class Drafts {
     browser.set(this.name(sessionId), text && JSON.stringify({ text, key }));
   }
 
-  forget(sessionId) {
-    this.keep(sessionId, "");
+  /** Keep a text in the place of another one, or behind what there is; what other tabs have put there stays. */
+  replace(sessionId, old, text, key = null) {
+    if (old === text) return;
+    const kept = framed(this.read(sessionId).text);
+    const place = old.trim() ? kept.indexOf(framed(old)) : -1;
+    const [from, to] = place < 0 ? [kept.length - GAP.length, kept.length] : [place, place + framed(old).length];
+    const all = (kept.slice(0, from) + framed(text) + kept.slice(to)).slice(GAP.length, -GAP.length);
+    this.keep(sessionId, all, all === text ? key : null);
   }
 
   /** Put a text before a session's draft. */
@@ -41,5 +49,8 @@ export class Drafts {
 
 /** Return a text with another one behind it, and the key, if it is still the text that was sent with it. */
 export function joined(text, key, behind) {
-  return behind.trim() ? [`${text}\n\n${behind}`, null] : [text, key];
+  return behind.trim() ? [text + GAP + behind, null] : [text, key];
 }
+
+/** Return a text with a gap on both sides, or only a gap where it is blank. */
+const framed = (text) => (text.trim() ? GAP + text + GAP : GAP);

@@ -40,6 +40,7 @@ export class MessageList {
     for (const fields of messages) this.byId.get(fields.id)?.complete(fields);
     const unseen = messages.filter(({ id }) => !this.byId.has(id)).map((fields) => this.make(fields));
     for (const message of unseen) this.byId.set(message.id, message);
+    if (unseen.length && !earlier) this.last?.forgive(); // somebody has gone on, here or elsewhere
     this.shown = earlier ? [...unseen, ...this.shown] : [...this.shown, ...unseen];
     const elements = unseen.map(({ element }) => element);
     if (earlier) this.element.prepend(...elements);

@@ -14,6 +14,8 @@ export class Outbox {
   constructor(account) {
     this.account = account;
     this.turns = new Map(); // the ones of this page, by session
+    this.others = new BroadcastChannel("chatd:given-back"); // other tabs, which may be sending the same message
+    this.others.addEventListener("message", ({ data }) => this.withdraw(data));
   }
 
   name(sessionId, key = "") {
@@ -28,7 +30,21 @@ export class Outbox {
     if (!browser.get(name)) browser.set(name, JSON.stringify({ text, key, character, at: Date.now() }));
   }
 
-  /** Forget a message: it has arrived, or goes back to where it was written. */
+  /** Forget a message, here and in other tabs: it goes back to where it was written. */
+  giveBack(sessionId, key) {
+    this.remove(sessionId, key);
+    this.others.postMessage(key);
+  }
+
+  /** Send a message no more that another tab has given back. */
+  withdraw(key) {
+    const turn = [...this.turns.values()].find(({ sending }) => sending.key === key);
+    if (!turn) return;
+    this.turns.delete(turn.origin);
+    turn.withdraw();
+  }
+
+  /** Forget a message that has arrived. */
   remove(sessionId, key) {
     if (this.turnIn(sessionId)?.sending.key === key) this.turns.delete(sessionId);
     browser.set(this.name(sessionId, key), "");

@@ -17,6 +17,7 @@ export class TurnView {
     this.delivered = sending === null;
     this.away = false; // whether chatd can't be reached just now
     this.stopping = false;
+    this.isWithdrawn = false; // whether another tab has given its message back
     this.life = new AbortController();
   }
 
@@ -62,14 +63,16 @@ export class TurnView {
     if (this.started) return; // told again, after a new token
     const couldStop = this.delivered;
     this.sessionId = sessionId;
-    await this.conversation.began(this, userMessageId);
-    this.answer = this.conversation.messages.answer(messageId);
+    const isShown = await this.conversation.began(this, userMessageId);
     if (this.stopping && !couldStop) this.stop();
+    if (isShown) this.answer = this.conversation.messages.answer(messageId);
+    else this.leave();
   }
 
-  /** Watch no longer; a message that is on its way must first be known to have arrived. */
+  /** Show it no longer; but a message on its way must be known to have arrived, and what is to be stopped to have ended. */
   leave() {
-    if (this.delivered) this.life.abort();
+    this.answer = null;
+    if (this.delivered && !this.stopping) this.life.abort();
   }
 
   /** Stop it, as soon as its message has arrived; one that can't get through is called back. */
@@ -80,6 +83,12 @@ export class TurnView {
     const ask = () => account.insist(() => account.client.stop(this.sessionId, { signal }));
     if (this.delivered) await connection.persist(ask, signal).catch((error) => this.hasEnded(error));
     else if (this.away) this.life.abort();
+  }
+
+  /** Send its message no more. */
+  withdraw() {
+    this.isWithdrawn = true;
+    this.life.abort();
   }
 
   hasEnded(error) {

@@ -9,6 +9,7 @@ from playwright.async_api import Route
 
 POST = "**/agent/chat/stream"
 ATTACH = "**/agent/chat/stream/sess-*"
+STOP = "**/agent/chat/stop/**"
 HISTORY = "**/agent/chat/history/**"
 SESSION = "**/agent/session/*"
 SESSIONS = "**/agent/sessions?*"

@@ -95,6 +95,21 @@ async def test_one_that_failed_in_doubt_is_sent_again_as_the_same(
     assert await questions(chat, session_id) == ["pay once"]
 
 
+async def test_one_that_failed_in_doubt_is_the_same_after_typing(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    await page.page.route(POST, answer_wrongly)
+    await page.send("pay once")
+    await draft_is(page, "pay once")
+    await page.page.unroute(POST)
+    await page.by("composer").press_sequentially("!")
+    await page.by("composer").press("Backspace")
+    await page.by("composer").press("Enter")
+    await page.has_ended(2)
+    await page.ask("pay once")  # once more, on purpose
+    assert await questions(chat, session_id) == ["pay once", "pay once"]
+
+
 async def test_one_on_its_way_outlives_typing_and_a_reload(page: ChatPage, chat: Chat, watch: Watch) -> None:
     watch.expect("Failed to load resource")
     session_id = await session_in(page, chat)
@@ -144,6 +159,27 @@ async def test_one_that_does_not_get_through_can_be_called_back(page: ChatPage, 
         pass  # a look at what happens elsewhere: by now it would have been sent again
     assert await questions(chat, session_id) == []
     await expect(page.messages()).to_have_count(0)
+
+
+async def test_one_that_is_called_back_is_sent_by_no_other_tab(
+    page: ChatPage, new_page: OpenPage, chat: Chat, watch: Watch
+) -> None:
+    watch.expect("Failed to load resource")
+    session_id = await session_in(page, chat)
+    await page.context.route(POST, refuse)
+    await page.send("buy ten")
+    await page.has_state("reconnecting")
+    other = await new_page(page.url, beside=page)
+    await other.open(session_id)
+    await expect(other.body(other.messages())).to_have_text("buy ten")
+    await page.stop()
+    await draft_is(page, "buy ten")
+    await expect(other.messages()).to_have_count(0)
+    await draft_is(other, "")
+    await page.context.unroute(POST)
+    await page.ask("buy two")  # in its place
+    await other.has_ended(2)
+    assert await questions(chat, session_id) == ["buy two"]
 
 
 async def test_one_for_a_session_that_is_gone_is_kept(page: ChatPage, chat: Chat, watch: Watch) -> None:
@@ -269,6 +305,18 @@ async def test_two_tabs_keep_each_their_own(page: ChatPage, new_page: OpenPage, 
 async def test_those_of_elsewhere_are_seen_before_ones_own(page: ChatPage, chat: Chat) -> None:
     session_id = await session_in(page, chat)
     await chat.post("from elsewhere", session_id)
+    await page.send("from here")
+    await page.has_ended(4)
+    shown = await page.messages("user").locator(".message-body").all_text_contents()
+    assert shown == ["from elsewhere", "from here"]
+
+
+async def test_those_of_elsewhere_are_seen_after_a_failure_too(page: ChatPage, chat: Chat, watch: Watch) -> None:
+    watch.expect("status of 503")
+    session_id = await session_in(page, chat)
+    await chat.post("from elsewhere", session_id)
+    away = problem(503, code="unavailable")
+    await page.page.route(HISTORY, lambda route: route.fulfill(**away), times=1)
     await page.send("from here")
     await page.has_ended(4)
     shown = await page.messages("user").locator(".message-body").all_text_contents()

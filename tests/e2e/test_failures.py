@@ -1,17 +1,18 @@
 """What goes wrong, and how the page tells it and goes on."""
 
+import asyncio
 import re
 import signal
 import socket
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.async_api import expect
 
 from tests.chat_client import Chat
 from tests.conftest import Start
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ChatPage, session_in
 from tests.e2e.conftest import OpenPage, Watch, url_of
+from tests.e2e.routes import Late
 from tests.e2e.scripts import Held, cut, paced, prose, resumed
 from tests.model_server import Exchange, ModelServer, fails, says
 from tests.server_process import ServerProcess, serving
@@ -48,6 +49,20 @@ async def test_a_failure_is_told_and_tried_again(page: ChatPage, chat: Chat, mod
     await expect(page.body()).to_have_text("Hello, world.")
     await expect(page.visible("error-notice")).to_have_count(0)
     assert (await chat.history(page.session_id()))["messages"][-1]["content"] == "Hello, world."
+
+
+async def test_a_failure_is_told_no_longer_where_another_page_tries_again(
+    page: ChatPage, new_page: OpenPage, model: ModelServer
+) -> None:
+    model.play([fails(400, "invalid_request_error")])
+    await page.send("hello")
+    await expect(page.visible("error-notice")).to_have_count(1)
+    other = await new_page(page.url, beside=page)
+    await other.open(page.session_id())
+    await expect(other.visible("error-notice")).to_have_count(1)
+    await page.visible("try-again").click()
+    await other.has_ended(3)
+    await expect(other.visible("error-notice")).to_have_count(0)
 
 
 async def test_a_failure_is_told_after_a_reload_too(page: ChatPage, model: ModelServer) -> None:
@@ -169,18 +184,19 @@ async def test_a_proxy_that_knows_of_no_chatd(page: ChatPage, watch: Watch) -> N
 
 async def test_what_could_not_be_sent_is_not_lost(page: ChatPage, chat: Chat, model: ModelServer, watch: Watch) -> None:
     watch.expect("status of 409")
-    held = Held("Half ", "whole.")
-    await page.ask("hello")
+    session_id = await session_in(page, chat)
+    late, held = Late(), Held("Half ", "whole.")
+    await page.page.route("**/agent/session/*", late)
+    await asyncio.wait_for(late.has_read.wait(), 20)  # it looks no more what happens elsewhere
     model.play([held])
-    await page.page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))  # it looks no more what happens elsewhere
-    body = chat.body("from elsewhere", page.session_id(), character_id=1)
+    body = chat.body("from elsewhere", session_id)
     await chat.call("POST", "/agent/chat", 202, json=body, headers={"Prefer": "respond-async"})
     await page.send("at the same time")
     await expect(page.by("composer")).to_have_value("at the same time")
     await expect(page.page.get_by_role("alert").locator("visible=true")).to_be_visible()
     held.go_on.set()
-    await page.page.clock.resume()
-    await page.has_ended(4)
+    late.go_on.set()
+    await page.has_ended(2)
     await expect(page.by("composer")).to_have_value("at the same time")
     await page.by("send").click()
-    await page.has_ended(6)
+    await page.has_ended(4)

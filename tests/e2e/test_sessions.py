@@ -92,7 +92,8 @@ async def test_a_new_one_gets_a_title_and_the_first_place(listed: ChatPage, chat
     await listed.open_session(TITLES[0])
     await listed.start_new()
     await expect(listed.messages()).to_have_count(0)
-    await listed.ask("What is a spring tide?")
+    async with listed.page.expect_response(lambda response: response.request.method == "PATCH"):
+        await listed.ask("What is a spring tide?")
     await expect(listed.sessions()).to_have_count(4)
     await expect(listed.sessions().first).to_contain_text("What is a spring tide?")
     await expect(listed.by("session-title")).to_have_text("What is a spring tide?")

@@ -1,5 +1,6 @@
 """Writing and sending messages, and what is kept of what is not sent."""
 
+import pytest
 from playwright.async_api import expect
 
 from tests.chat_client import Chat
@@ -76,6 +77,47 @@ async def test_drafts_belong_to_their_sessions_and_outlive_a_reload(page: ChatPa
     await page.ask("second")
     await page.start_new()
     await expect(page.by("composer")).to_have_value("")
+
+
+@pytest.mark.parametrize("reload", [False, True])
+async def test_a_draft_outlives_what_another_tab_sends(page: ChatPage, new_page: OpenPage, reload: bool) -> None:
+    """Both are in a new session, of which the browser keeps one draft."""
+    other = await new_page(page.url, beside=page)
+    await other.open()
+    await page.write("essay")
+    await other.ask("hi")
+    if reload:
+        await page.reload()
+    else:
+        await page.evaluate(f"location.hash = '{other.session_id()}'")
+        await page.has_ended(2)
+        await page.start_new()
+    await expect(page.by("composer")).to_have_value("essay")
+
+
+async def test_drafts_of_two_tabs_are_both_kept(page: ChatPage, new_page: OpenPage) -> None:
+    other = await new_page(page.url, beside=page)
+    await other.open()
+    await page.write("essay")
+    await other.write("hi")
+    await page.write("an essay")
+    await other.write("hi there")
+    await page.reload()
+    await expect(page.by("composer")).to_have_value("an essay\n\nhi there")
+    await other.ask("hi there")
+    await page.reload()
+    await expect(page.by("composer")).to_have_value("an essay")
+
+
+async def test_what_another_tab_sends_does_not_come_back(page: ChatPage, new_page: OpenPage) -> None:
+    await page.write("hi")
+    other = await new_page(page.url, beside=page)
+    await other.open()
+    await expect(other.by("composer")).to_have_value("hi")
+    await page.by("send").click()
+    await page.has_ended(2)
+    await other.reload()
+    await expect(other.by("composer")).to_have_value("")
 
 
 async def test_an_idle_page_and_one_beside_it(page: ChatPage, new_page: OpenPage, chat: Chat) -> None:
