@@ -62,7 +62,7 @@ class Geographer:
         elif question in STORIES:
             await says(STORIES[question], *[" and a time"] * 600, delay=0.1)(exchange)
         else:
-            await says(*ANSWERS.get(question, ("Lisbon.",)), delay=0.1)(exchange)
+            await says(*ANSWERS.get(question, ("Lisbon.",)), delay=0.25)(exchange)
 
 
 def url_of(chat: Chat) -> str:

@@ -156,7 +156,7 @@ async def test_tokens(proxy: Proxy, guarded: Chat) -> None:
 
 async def test_a_server_without_tokens(start: Start, model: ModelServer, config: Config, tmp_path: Path) -> None:
     model.default = says(*("word " for _ in range(100)), delay=0.02)
-    chat = await start(heartbeat=0.5)
+    chat = await start(heartbeat=1)
     said = await ask_doctor(lambda report: check_deployed(config, str(chat.client.make_url("/")), report))
     assert (said.status, said.bad()) == (0, {}), said.output
     assert "no proxy is seen" in said.found["inner paths"][1]

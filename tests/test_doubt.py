@@ -99,6 +99,6 @@ async def test_a_server_that_is_a_standby_now_is_left_for_where_its_name_leads(d
 
 
 async def test_too_few_connections_are_told_at_the_start(dsn: str) -> None:
-    with pytest.raises(StartError, match=r"does not give 1000 connections \(CHATD_DB_POOL\): .*too many clients"):
-        async with open_repo(dsn, 1000):
+    with pytest.raises(StartError, match=r"does not give 400 connections \(CHATD_DB_POOL\): .*too many clients"):
+        async with open_repo(dsn, 400):
             pass

@@ -19,6 +19,7 @@ from tests.model_server import Exchange, ModelServer, says
 from tests.server_process import ServerProcess, serving
 from tests.sse_client import Event, events, read_all, text_of
 from tests.test_hostile import family, tell
+from tests.test_metrics import scrape
 from tests.test_stop import begin, one_two
 
 LAST_FRAME = re.compile(rb"\n\nretry: (\d+)\n\n$")
@@ -180,7 +181,9 @@ async def test_500_streams_are_gone_in_time(server: ServerProcess, model: ModelS
         chat = Chat(client)
         turns = [await begin(chat) for _ in range(10)]
         bodies = [asyncio.create_task(read_raw(chat, turn["session_id"])) for turn in turns for _ in range(50)]
-        await asyncio.sleep(3)
+        async with asyncio.timeout(30):
+            while (await scrape(chat))("chatd_streams_open") < 500:
+                await asyncio.sleep(0.1)
         begun = time.monotonic()
         assert await server.end(signal.SIGTERM) == 0
         assert time.monotonic() - begun < 6

@@ -10,7 +10,7 @@ import pytest
 
 from tests.chat_client import Chat, until
 from tests.conftest import Start
-from tests.faults.nginx import find_nginx, free_port, wait_for_port
+from tests.faults.nginx import find_nginx, free_ports, wait_for_port
 from tests.metric_names import documented
 from tests.model_server import ModelServer
 from tests.server_process import ServerProcess
@@ -92,7 +92,7 @@ async def test_the_nginx_of_the_documentation(dsn: str, model: ModelServer, tmp_
 
     The other one, for a Prometheus elsewhere, is open to one address.
     """
-    port, other, path = free_port(), free_port(), tmp_path / "chatd.sock"
+    (port, other), path = free_ports(2), tmp_path / "chatd.sock"
     own, elsewhere, *_ = re.findall(r"```nginx\n(.*?)```", DOCS, re.DOTALL)
     elsewhere = elsewhere.replace("192.0.2.1:9464", f"127.0.0.1:{other}").replace("192.0.2.10", "127.0.0.2")
     listen = "    listen 127.0.0.1:9464;\n"

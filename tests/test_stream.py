@@ -179,13 +179,13 @@ async def test_heartbeats_in_silence(start: Start, model: ModelServer) -> None:
 
 
 async def test_the_test_stream(start: Start) -> None:
-    chat = await start(heartbeat=0.2, rate_streams=1)
+    chat = await start(heartbeat=0.8, rate_streams=1)
     async with chat.client.get("/agent/stream-test") as response:
         assert response.content_type == "text/event-stream"
         head = await response.content.readuntil(b"\n\n")
         await chat.call("GET", "/agent/stream-test", status=429)  # it counts as a stream
         body = await response.read()
-    asked = {"type": "request", "http_version": "1.1", "heartbeat": 0.2, "silence": 0.7}
+    asked = {"type": "request", "http_version": "1.1", "heartbeat": 0.8, "silence": 2.8}
     assert head == b"retry: 1000\ndata: " + json.dumps(asked, separators=(",", ":")).encode() + b"\n\n"
     *numbers, end = [json.loads(frame[6:]) for frame in body.split(b"\n\n")[:-1] if frame != b": ping"]
     assert [event["number"] for event in numbers] == list(range(1, 11))

@@ -257,18 +257,18 @@ async def test_pings_alone_do_not_keep_a_stalled_answer_alive(start: Start, mode
 
 
 async def test_a_slow_answer_is_kept(start: Start, model: ModelServer) -> None:
-    model.default = says("a", "b", "c", delay=0.25)
-    chat = await start(first_content_timeout=0.5, idle_timeout=0.5)
+    model.default = says(*"abcdef", delay=0.25)
+    chat = await start(first_content_timeout=1.0, idle_timeout=1.0)
     received = await chat.stream("hi")
     assert retries(received) == []
-    assert text_of(received) == "abc"
+    assert text_of(received) == "abcdef"
 
 
 async def test_thinking_counts_as_content(start: Start, model: ModelServer) -> None:
     async def thinks(exchange: Exchange) -> None:
         await exchange.start()
         await exchange.event("content_block_start", index=1, content_block={"type": "thinking", "thinking": ""})
-        for _ in range(4):
+        for _ in range(8):
             await asyncio.sleep(0.2)
             delta = {"type": "thinking_delta", "thinking": "hm "}
             await exchange.event("content_block_delta", index=1, delta=delta)
@@ -276,10 +276,10 @@ async def test_thinking_counts_as_content(start: Start, model: ModelServer) -> N
         await exchange.stop()
 
     model.play([thinks])
-    chat = await start(first_content_timeout=0.4, idle_timeout=0.4)
+    chat = await start(first_content_timeout=1.0, idle_timeout=1.0)
     answer = await chat.post("hi")
     blocks = answer["message"]["content_blocks"]
-    assert {"type": "thinking", "thinking": "hm hm hm hm "} in blocks
+    assert {"type": "thinking", "thinking": "hm " * 8} in blocks
     assert answer["message"]["content"] == "Yes"
 
 

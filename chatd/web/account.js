@@ -77,8 +77,12 @@ export class Account extends EventTarget {
     const keepOpen = () => dialog.showModal();
     dialog.addEventListener("close", keepOpen);
     dialog.showModal();
-    do await nextSubmit(form);
-    while (!(await this.accepts(find("token-input"), problem)));
+    await new Promise((resolve) => {
+      form.onsubmit = async (event) => {
+        event.preventDefault();
+        if (await this.accepts(find("token-input"), problem)) resolve();
+      };
+    });
     dialog.removeEventListener("close", keepOpen);
     dialog.close();
   }
@@ -116,14 +120,4 @@ export class Account extends EventTarget {
     location.reload();
     return new Promise(() => {});
   }
-}
-
-function nextSubmit(form) {
-  return new Promise((resolve) => {
-    const submitted = (event) => {
-      event.preventDefault();
-      resolve();
-    };
-    form.addEventListener("submit", submitted, { once: true });
-  });
 }

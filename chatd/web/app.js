@@ -15,7 +15,7 @@ import { Sidebar } from "./sidebar.js";
 import { Toast } from "./toast.js";
 
 const POLL = 3; // seconds between two looks at the open session, while the page is seen
-const LIST_EVERY = 4; // so many of them go without a look at the list
+const POLL_LIST = 12; // and at the list
 
 const account = new Account();
 const connection = new Connection(find("connection"));
@@ -138,12 +138,10 @@ function listen() {
 }
 
 /** Look every few seconds whether something happened elsewhere, as long as somebody looks at the page. */
-async function keepLooking() {
-  for (let turn = 1; ; turn++) {
-    await pause(POLL);
-    if (document.hidden) continue;
-    await conversation.poll().catch(tellFailure);
-    if (turn % LIST_EVERY === 0) await sessions.refresh().catch(tellFailure);
+async function keepLooking(seconds, look) {
+  for (;;) {
+    await pause(seconds);
+    if (!document.hidden) await look().catch(tellFailure);
   }
 }
 
@@ -173,7 +171,8 @@ async function main() {
   sessions.resume();
   openFromUrl().catch(tellFailure);
   sessions.refresh().catch(tellFailure);
-  await keepLooking();
+  keepLooking(POLL, () => conversation.poll());
+  keepLooking(POLL_LIST, () => sessions.refresh());
 }
 
 addEventListener("unhandledrejection", (event) => {

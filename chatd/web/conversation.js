@@ -78,8 +78,8 @@ export class Conversation extends EventTarget {
     const [session, page] = loaded;
     this.session = session;
     this.messages.put(page.messages);
-    this.scrolling.toEnd();
     this.older.set(page.before);
+    this.scrolling.toEnd();
     this.tell("change");
     if (!this.delivery.resume()) this.note(page);
   }

@@ -95,6 +95,7 @@ class Machine:
 
     async def journal(self, unit: str) -> list[dict[str, Any]]:
         """Return what is logged by and about a unit since the machine was made."""
+        await self.run("journalctl", "--sync")
         lines = await self.run("journalctl", f"--unit={unit}", "--output=json", "--all")
         return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ as_postgres ./createuser chatd
 as_postgres ./createdb --owner=chatd chatd
 """
 OWN_URL = "postgresql://chatd@/chatd?host=/var/run/postgresql"
+DATE = "$(ls /var/lib/chatd-backup | grep -Eo '[0-9]{4}-[0-9]{2}-[0-9]{2}')"
 ENABLE_SITE = """
 ln -s ../sites-available/chatd /etc/nginx/sites-enabled/
 rm /etc/nginx/sites-enabled/default
@@ -68,11 +68,11 @@ async def override(machine: Machine, unit: str, directives: str) -> None:
 
 
 def console(document: str, begin: str) -> str:
-    """Return root's commands in the first block of a document that begins so, with today's date."""
+    """Return root's commands in the first block of a document that begins so, with the date of the dump there is."""
     text = (ROOT / "docs" / document).read_text()
     block = next(content for language, content in blocks(text) if content.startswith(f"# {begin}"))
     lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    return "\n".join(lines).replace("2026-11-25", f"{datetime.now(UTC):%F}")
+    return "\n".join(lines).replace("2026-11-25", DATE)
 
 
 class Site:

@@ -47,8 +47,8 @@ async def test_it_works_on_the_data_of_the_service_whether_that_runs_or_not(site
 async def test_it_ends_as_the_command_does_and_leaves_nothing(site: Site) -> None:
     assert await site.machine.sh(f"{site.admin} nonsense 2>/dev/null || echo $?") == "2"
     assert await site.machine.sh(f"echo nonsense | {site.admin} import 2>/dev/null || echo $?") == "1"
-    ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 3 {site.admin} import <>/run/silent 2>&1 || echo $?"
-    assert await site.machine.sh(ctrl_c, timeout=20) == "chatd: interrupted\n124"
+    ctrl_c = f"mkfifo /run/silent; timeout --signal=INT 8 {site.admin} import <>/run/silent 2>&1 || echo $?"
+    assert await site.machine.sh(ctrl_c, timeout=60) == "chatd: interrupted\n124"
     assert await site.machine.sh(f"{LEFT} || true") == ""
 
 

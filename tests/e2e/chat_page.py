@@ -111,9 +111,10 @@ class ChatPage:
         await self.page.locator(".scroller").hover()
         await self.page.mouse.wheel(0, pixels)
 
-    async def is_at_end(self) -> bool:
-        script = "({ scrollTop, clientHeight, scrollHeight }) => scrollHeight - scrollTop - clientHeight < 4"
-        return bool(await self.page.locator(".scroller").evaluate(script))
+    async def is_at_end(self) -> None:
+        """Wait until the view is at the end: it follows what is put in within a frame."""
+        distance = "(({ scrollTop, clientHeight, scrollHeight }) => scrollHeight - scrollTop - clientHeight)"
+        await self.until(f"{distance}(document.querySelector('.scroller')) < 4")
 
     # Sessions
 

@@ -84,6 +84,7 @@ async def test_the_keyboard_alone_does_everything(page: ChatPage, model: ModelSe
     keyboard = page.page.keyboard
     assert await page.focused() == "composer"
     await keyboard.type("first question")
+    await expect(page.by("send")).to_be_enabled()
     await keyboard.press("Enter")
     await page.has_ended(2)
     assert await page.focused() == "composer"

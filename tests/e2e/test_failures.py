@@ -48,6 +48,7 @@ async def test_a_failure_is_told_and_tried_again(page: ChatPage, chat: Chat, mod
     await page.visible("try-again").click()
     await expect(page.body()).to_have_text("Hello, world.")
     await expect(page.visible("error-notice")).to_have_count(0)
+    await expect(page.answer()).to_have_attribute("data-status", "complete")
     assert (await chat.history(page.session_id()))["messages"][-1]["content"] == "Hello, world."
 
 
@@ -167,7 +168,8 @@ async def test_a_deploy_in_the_middle_of_an_answer(
 
 async def test_a_proxy_that_knows_of_no_chatd(page: ChatPage, watch: Watch) -> None:
     watch.expect("status of 404")
-    await page.ask("hello")
+    async with page.page.expect_response(lambda response: response.request.method == "PATCH"):
+        await page.ask("hello")
     session = page.session_id()
     problem = page.page.locator("[data-part=problem]")
     await page.page.route("**/agent/session/*", lambda route: route.fulfill(status=404, body="404 page not found"))

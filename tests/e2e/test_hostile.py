@@ -107,8 +107,8 @@ async def test_the_policy_stops_what_is_loaded_from_elsewhere(page: ChatPage, wa
 
 
 # Milliseconds. A million characters without a place to break are laid out in one go: 2.1 to 2.7 s on two slow cores, of
-# which rendering is less than half a second.
-LONGEST_TASK = 5000
+# which rendering is less than half a second. A parser that takes the square of a text's length would take minutes.
+LONGEST_TASK = 12_000
 
 HEAVY = {
     "backticks": "`" * 1_000_000,
@@ -145,9 +145,9 @@ async def test_the_page_stays_usable(page: ChatPage, model: ModelServer, watch: 
     begin = time.monotonic()
     await page.write("still here")
     await expect(page.by("send")).to_be_enabled()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 6
     begin = time.monotonic()
     await page.reload()
-    await expect(page.messages()).to_have_count(2)
+    await expect(page.messages()).to_have_count(2, timeout=12_000)
     await page.write("still here")
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 12

@@ -144,6 +144,18 @@ async def test_what_was_read_before_a_title_was_saved_does_not_undo_it(listed: C
     await expect(listed.session(TITLES[0])).to_have_count(0)
 
 
+async def test_the_list_is_read_while_a_look_at_the_open_one_hangs(listed: ChatPage, chat: Chat) -> None:
+    held = Hold()
+    await listed.open_session(TITLES[0])
+    await expect(listed.messages()).to_have_count(2)
+    await listed.page.route("**/agent/session/*", held)
+    async with listed.page.expect_request("**/agent/session/*"):
+        pass
+    await chat.session(title="from elsewhere")
+    await expect(listed.session("from elsewhere")).to_be_visible(timeout=20_000)
+    held.go_on.set()
+
+
 async def test_one_is_renamed(listed: ChatPage, chat: Chat) -> None:
     await listed.open_session(TITLES[0])
     await listed.rename(TITLES[0], "Currents")
@@ -195,7 +207,10 @@ async def test_the_last_title_is_kept(listed: ChatPage, chat: Chat, watch: Watch
     await listed.rename("the first", "the second")
     await expect(listed.session("the second")).to_be_visible()
     away = False
-    await asyncio.sleep(4)
+    async with asyncio.timeout(15):
+        while (await chat.call("GET", f"/agent/session/{session_id}"))["title"] != "the second":
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(4)  # longer than one that went on with the first would wait
     assert (await chat.call("GET", f"/agent/session/{session_id}"))["title"] == "the second"
     assert tried[-1] == "the second"
 

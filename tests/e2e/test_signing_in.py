@@ -11,7 +11,7 @@ from tests.chat_client import CHARACTER, Chat
 from tests.conftest import Start
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, Watch, url_of
-from tests.e2e.routes import SESSION, Late, only
+from tests.e2e.routes import SESSION, Hold, Late, only
 from tests.e2e.scripts import cut, paced, prose
 from tests.model_server import ModelServer
 from tests.token_provider import SECRET, bearer, token
@@ -61,11 +61,21 @@ async def test_a_token_is_pasted_and_kept_in_the_tab_alone(page: ChatPage, new_p
 
 async def test_a_token_that_is_not_accepted(page: ChatPage) -> None:
     for wrong in ("rubbish", token("alice")[:-4] + "AAAA", token("alice", exp=1)):
-        await page.sign_in(wrong)
+        async with page.page.expect_response("**/agent/me"):
+            await page.sign_in(wrong)
         await expect(page.by("sign-in").get_by_role("alert")).not_to_be_empty()
         await expect(page.by("sign-in")).to_be_visible()
     assert "rubbish" not in await kept(page, "sessionStorage")
     await signed_in(page)
+    await page.ask("hello")
+
+
+async def test_a_token_that_comes_while_another_one_is_tried_is_tried_too(page: ChatPage) -> None:
+    held = Hold()
+    await page.page.route("**/agent/me", held, times=1)
+    await page.sign_in("rubbish")
+    await signed_in(page)
+    held.go_on.set()
     await page.ask("hello")
 
 

@@ -12,6 +12,7 @@ from tests.model_server import ModelServer
 
 async def test_enter_sends_and_the_answer_comes(page: ChatPage, chat: Chat) -> None:
     await page.write("Say hello.")
+    await expect(page.by("send")).to_be_enabled()
     await page.by("composer").press("Enter")
     await page.has_ended(2)
     await expect(page.body()).to_have_text("Hello, world.")
@@ -30,6 +31,7 @@ async def test_shift_and_enter_begins_a_line_and_ctrl_and_enter_sends(page: Chat
     await composer.press_sequentially("two")
     await expect(composer).to_have_value("one\ntwo")
     await expect(page.messages()).to_have_count(0)
+    await expect(page.by("send")).to_be_enabled()
     await composer.press("Control+Enter")
     await page.has_ended(2)
     assert (await chat.history(page.session_id()))["messages"][0]["content"] == "one\ntwo"

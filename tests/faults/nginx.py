@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,10 +55,10 @@ def find_nginx() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("bin/*/nginx"))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:  # all of them are open at once, so that no two are the same
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def nginx(
     that, with the same names to fill in.
     """
     directory.mkdir()
-    port = free_port()
+    [port] = free_ports(1)
     servers = "\n        ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in ports)
     file = directory / "nginx.conf"
     file.write_text(configuration.format(directory=directory, servers=servers, port=port, directives=directives))

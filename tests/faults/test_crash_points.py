@@ -43,7 +43,7 @@ async def die_at(supervisor: Supervisor, point: str) -> None:
         await asyncio.sleep(1)
         await supervisor.terminate()
     try:
-        await until(lambda: len(supervisor.exits) >= exits + 2, 20)
+        await until(lambda: len(supervisor.exits) >= exits + 2, 60)
     except TimeoutError:
         raise AssertionError(f"{point} was never reached") from None
     assert supervisor.exits[exits + 1] == KILLED, f"{point}: {supervisor.exits}"

@@ -146,7 +146,7 @@ async def test_the_watchdog_bites(supervise: Supervise, model: CountingModel, ds
     async with callers(supervisor.url, names("c", 10), silence=3) as users:
         asking = [asyncio.create_task(user.ask(user.question(count=150, pace=20))) for user in users]
         await until(lambda: all(user.transcripts and len(user.transcripts[0].received) > 5 for user in users))
-        assert supervisor.heard("WATCHDOG=1")
+        await until(lambda: supervisor.heard("WATCHDOG=1"))
         supervisor.freeze()
         loop = asyncio.get_running_loop()
         await until(lambda: not supervisor.heard("WATCHDOG=1", loop.time() - WATCHDOG), 10)

@@ -198,12 +198,12 @@ test("silence is a break, of a stream and of an answer that does not come; a pin
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     response.write(frames(start));
     pinging = setInterval(() => response.write(": ping\n\n"), 100);
-    setTimeout(() => response.write(frame(2, text("a"))), 900);
+    setTimeout(() => response.write(frame(2, text("a"))), 2200);
   };
   t.after(() => clearInterval(pinging));
   const server = await serve(t, silence, pings, stream(frame(3, done(1))));
-  const reading = read(clientOf(server, { silence: 0.4 }).streamChatResponse("hi"));
-  await sleep(1500);
+  const reading = read(clientOf(server, { silence: 1 }).streamChatResponse("hi"));
+  await sleep(3500);
   clearInterval(pinging);
   const seen = await reading;
   assert.equal(seen.kinds, "start text done");

@@ -5,13 +5,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 from tests.chat_client import until
-from tests.faults.nginx import command, find_nginx, free_port, running, wait_for_port
+from tests.faults.nginx import command, find_nginx, free_ports, running, wait_for_port
 
 FILE = Path(__file__).parents[3] / "deploy" / "nginx.conf"
 PROGRAMS = {"debian": Path("/usr/sbin/nginx"), "current": find_nginx()}
@@ -73,7 +73,7 @@ async def deployed(
     connections: int = 1024,
 ) -> AsyncIterator[Site]:
     """Run the file in front of `upstream` (`unix:PATH`, `HOST:PORT`), with texts in it changed."""
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     write_site(directory, upstream, ports, changes, tls)
     file = write_around(directory, connections)
     async with running(program, file) as process:
@@ -82,7 +82,7 @@ async def deployed(
         yield Site(directory, f"{scheme}://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", process)
 
 
-def write_site(directory: Path, upstream: str, ports: tuple[int, int], changes: Mapping[str, str], tls: bool) -> None:
+def write_site(directory: Path, upstream: str, ports: Sequence[int], changes: Mapping[str, str], tls: bool) -> None:
     """Write the file; nginx listens on the first port, and with TLS redirects from the second one."""
     directory.mkdir()
     if tls:

@@ -50,7 +50,7 @@ async def test_nginx_has_no_connection_left(deploy: Deploy, peer: Peer) -> None:
         waiting: list[asyncio.Task[int]] = []
         while len(peer.requests) == len(waiting):
             waiting.append(asyncio.create_task(status_of(session, "/web/waits")))
-            await asyncio.wait(waiting, timeout=0.2)
+            await until(lambda: len(peer.requests) == len(waiting) or waiting[-1].done(), 10)
         async with session.get("/agent/sessions") as response:
             await refused(response, 503, "unavailable")
         peer.release.set()

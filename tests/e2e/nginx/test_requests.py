@@ -13,7 +13,7 @@ from tests.chat_client import until
 from tests.e2e.nginx.conftest import Deploy
 from tests.e2e.nginx.peer import Peer, refused, visiting
 from tests.e2e.nginx.site import FILE, NOTHING, PROGRAMS, Site, check, write_around, write_site
-from tests.faults.nginx import free_port
+from tests.faults.nginx import free_ports
 
 CANARY = "ticket-canary"
 HOSTS_OWN = ["/metrics", "/readyz"]
@@ -28,7 +28,7 @@ def seconds(directive: str, text: str) -> list[float]:
 def test_nginx_has_no_complaint(program: Path, tmp_path: Path, tls: bool) -> None:
     """But for the way to ask for HTTP/2 that both take."""
     directory = tmp_path / "nginx"
-    write_site(directory, "unix:/nowhere", (free_port(), free_port()), NOTHING, tls)
+    write_site(directory, "unix:/nowhere", free_ports(2), NOTHING, tls)
     said = check(program, write_around(directory))
     if tls and program == PROGRAMS["current"]:
         assert re.fullmatch(r'nginx: \[warn\] the "listen ... http2" directive is deprecated.*\n', said)
