@@ -30,7 +30,7 @@ def main() -> None:
         config = read_config()
         set_up_logging(config.log_level, config.log_format, to_journal=config.to_journal)
         log_uncaught()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the embedded PostgreSQL ends first
+        signal.signal(signal.SIGTERM, as_ctrl_c)  # so that the embedded PostgreSQL ends first
         with asyncio.Runner(loop_factory=find_loop()) as runner:
             runner.run(options.run(config, options))
     except ConfigError as error:
@@ -42,6 +42,10 @@ def main() -> None:
         sys.exit(fail(error, 1))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted", 1))
+
+
+def as_ctrl_c(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ import argparse
 import importlib
 import logging
 import os
-import signal
 import stat
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from chatd.errors import ConfigError, InDoubt, StartError
 from chatd.transfer.exporting import count_messages, export, find_owners
 from chatd.transfer.importing import import_file, open_export
 from chatd.transfer.queries import PATIENCE
+from chatd.transfer.waiting import ended_by_ctrl_c
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ async def export_sessions(config: Config, options: argparse.Namespace) -> None:
 
     Safe beside running servers. What is being answered just now is exported without its answer.
     """
-    end_at_ctrl_c()
     key = read_audit_key(config)
     counts = Counter({"sessions": 0, "messages": 0})
     with open_output(options.output) as out, progress(" messages") as bar:
@@ -41,9 +40,11 @@ async def export_sessions(config: Config, options: argparse.Namespace) -> None:
                 bar.reset(await count_messages(repo, owners))
             async with aclosing(export(repo, key, owners, counts)) as pieces:
                 async for piece in pieces:
-                    out.write(piece)
+                    with ended_by_ctrl_c():
+                        out.write(piece)
                     bar.update(counts["messages"] - bar.n)
-        out.flush()
+        with ended_by_ctrl_c():
+            out.flush()
     logger.info("exported sessions: %d, messages: %d", counts["sessions"], counts["messages"])
 
 
@@ -52,18 +53,12 @@ async def import_sessions(config: Config, options: argparse.Namespace) -> None:
 
     Safe beside running servers, and to be repeated, wherever it was interrupted.
     """
-    end_at_ctrl_c()
     key = read_audit_key(config)
     with open_input(options.file) as file, progress("B", size_of(file)) as bar:
         lines = open_export(file, bar.update)
         async with open_for_command(config) as repo, telling_of_patience():
             counts = await import_file(repo, key, lines)
     sys.stdout.write(f"imported {', '.join(f'{what}: {count}' for what, count in counts.items())}\n")
-
-
-def end_at_ctrl_c() -> None:
-    """Have Ctrl-C end a read or write that waits for a pipe; asyncio's way would wait for it to end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @asynccontextmanager

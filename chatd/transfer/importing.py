@@ -15,6 +15,7 @@ from chatd.errors import StartError
 from chatd.models import Session
 from chatd.repo import Repo
 from chatd.transfer.format import MAX_LINE, SCHEMAS, WrongLine, load_line
+from chatd.transfer.waiting import ended_by_ctrl_c
 
 BATCH = 1000  # messages in a statement; sessions and messages in a transaction, and then the rest of a session
 BATCH_BYTES = 4 << 20
@@ -70,7 +71,8 @@ class ExportFile:
 
     def _next(self) -> bytes:
         try:
-            line = self.file.readline(MAX_LINE + 1)
+            with ended_by_ctrl_c():
+                line = self.file.readline(MAX_LINE + 1)
         except OSError as error:
             raise StartError(f"the file can't be read: {error.strerror}") from error
         self.number += 1
