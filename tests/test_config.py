@@ -1,18 +1,78 @@
 """Settings: read once, checked together, secrets from files."""
 
 import os
+import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chatd.config import Config, read_config
 from chatd.errors import ConfigError
+from chatd.parsing import Price
 from chatd.variables import VARIABLES
+from tests.test_docs import cells
 
 README = Path(__file__).parent.parent / "README.md"
+# Of each variable: a text, the field that it sets, and to what.
+SETTINGS: dict[str, tuple[str, str, Any]] = {
+    "DATABASE_URL": ("postgresql://db/x", "database_url", "postgresql://db/x"),
+    "CHATD_MIGRATE_URL": ("postgres://db/x", "migrate_url", "postgres://db/x"),
+    "CHATD_DATA_DIR": ("/data", "data_dir", Path("/data")),
+    "ANTHROPIC_API_KEY": ("sk-1", "api_key", "sk-1"),
+    "ANTHROPIC_BASE_URL": ("http://model:8080/x", "base_url", "http://model:8080/x"),
+    "CHATD_LOCAL_MODEL": ("/model.gguf", "local_model", Path("/model.gguf")),
+    "CHATD_MODEL": ("some-model", "model", "some-model"),
+    "CHATD_MAX_TOKENS": ("11", "max_tokens", 11),
+    "CHATD_SYSTEM_PROMPT": ("Be brief.", "system_prompt", "Be brief."),
+    "CHATD_HOST": ("[::1]", "host", "::1"),
+    "CHATD_PORT": ("81", "port", 81),
+    "CHATD_SOCKET": ("/run/chatd.sock", "socket", Path("/run/chatd.sock")),
+    "CHATD_DB_POOL": ("12", "db_pool", 12),
+    "CHATD_CONTEXT_TOKENS": ("13", "context_tokens", 13),
+    "CHATD_RETRY_FACTOR": ("1.5", "retry_factor", 1.5),
+    "CHATD_FIRST_CONTENT_TIMEOUT": ("2.5", "first_content_timeout", 2.5),
+    "CHATD_IDLE_TIMEOUT": ("3.5", "idle_timeout", 3.5),
+    "CHATD_TURN_TIMEOUT": ("4.5", "turn_timeout", 4.5),
+    "CHATD_FLUSH_INTERVAL": ("5.5", "flush_interval", 5.5),
+    "CHATD_HEARTBEAT": ("6.5", "heartbeat", 6.5),
+    "CHATD_WRITE_TIMEOUT": ("7.5", "write_timeout", 7.5),
+    "CHATD_DRAIN_TIMEOUT": ("8.5", "drain_timeout", 8.5),
+    "CHATD_EVENT_RETENTION": ("9.5", "event_retention", 9.5),
+    "CHATD_AUTH": ("NONE", "auth", "none"),
+    "CHATD_ALLOW_ANONYMOUS": ("1", "allow_anonymous", True),
+    "CHATD_JWT_SECRET": ("s" * 32, "jwt_secret", "s" * 32),
+    "CHATD_JWT_JWKS_URL": ("https://id.example/jwks", "jwt_jwks_url", "https://id.example/jwks"),
+    "CHATD_JWT_ALGORITHMS": ("ES256,EdDSA", "jwt_algorithms", ("ES256", "EdDSA")),
+    "CHATD_JWT_ISSUER": ("one, two", "jwt_issuer", ("one", "two")),
+    "CHATD_JWT_AUDIENCE": ("one, two", "jwt_audience", ("one", "two")),
+    "CHATD_JWT_CHARACTERS_CLAIM": ("pilots", "jwt_characters_claim", "pilots"),
+    "CHATD_REQUIRE_CHARACTER": ("1", "require_character", True),
+    "CHATD_RATE_MESSAGES": ("14", "rate_messages", 14),
+    "CHATD_RATE_TURNS": ("15", "rate_turns", 15),
+    "CHATD_RATE_STREAMS": ("16", "rate_streams", 16),
+    "CHATD_RATE_TOKENS": ("17", "rate_tokens", 17),
+    "CHATD_MAX_TURNS": ("18", "max_turns", 18),
+    "CHATD_CORS_ORIGINS": ("https://A.example:443", "cors_origins", frozenset({"https://a.example"})),
+    "CHATD_PRICES": ("m=1/2/3/0.5", "prices", {"m": Price(1, 2, 3, 0.5)}),
+    "CHATD_AUDIT_KEY": ("a" * 32, "audit_key", "a" * 32),
+    "CHATD_TOKEN": ("e.y.J", "token", "e.y.J"),
+    "CHATD_LOG_LEVEL": ("debug", "log_level", "debug"),
+    "CHATD_LOG_FORMAT": ("json", "log_format", "json"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://traces:4318", "otlp_endpoint", "http://traces:4318"),
+    "CHATD_CRASH_POINT": ("before_commit:2", "crash_point", "before_commit:2"),
+    "NOTIFY_SOCKET": ("@notify", "notify_socket", "@notify"),
+}
+# Their defaults are no values: what is taken depends on the host, or on what else is set.
+DEFAULTS_IN_WORDS = {
+    *("DATABASE_URL", "CHATD_MIGRATE_URL", "CHATD_DATA_DIR", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+    *("CHATD_LOCAL_MODEL", "CHATD_JWT_ALGORITHMS", "CHATD_JWT_ISSUER", "CHATD_JWT_AUDIENCE", "CHATD_AUDIT_KEY"),
+    *("CHATD_TOKEN", "CHATD_LOG_FORMAT"),
+}
+WITH_TOKENS = " with `jwt`, 0 with `none`"
 
 
 def test_defaults() -> None:
@@ -118,6 +178,27 @@ def test_every_setting_can_be_set_and_is_in_the_readme() -> None:
     assert {field.name for field in fields(Config)} == {key for key, _ in VARIABLES.values()} | from_systemd
     text = README.read_text()
     assert [name for name in VARIABLES if f"`{name}`" not in text] == []
+
+
+def test_each_variable_sets_its_field_and_no_other() -> None:
+    assert SETTINGS.keys() == VARIABLES.keys()
+    database = {"DATABASE_URL": "postgresql://db/y"}  # without it CHATD_MIGRATE_URL is a mistake
+    for name, (text, field, value) in SETTINGS.items():
+        assert read_config(database | {name: text}) == replace(read_config(database), **{field: value}), name
+
+
+def test_the_defaults_are_those_of_the_readme() -> None:
+    plain, with_tokens = read_config({}), read_config({"CHATD_AUTH": "jwt", "CHATD_JWT_SECRET": "s" * 32})
+    assert (plain.rate_messages, plain.rate_turns, plain.rate_streams) == (0, 0, 0)
+    for variables, default, *_ in cells(README.read_text(), "variable"):
+        names = re.findall(r"\w+", variables)
+        if DEFAULTS_IN_WORDS.issuperset(names):
+            continue
+        config = with_tokens if default.endswith(WITH_TOKENS) else plain
+        for name, text in zip(names, re.split(", | and ", default.removesuffix(WITH_TOKENS)), strict=True):
+            field, parse = VARIABLES[name]
+            value = getattr(config, field)
+            assert (not value) if text in {"none", "empty"} else value == parse(text.strip("`")), name
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.server_process import ServerProcess, serving
 from tests.sse_client import Event, events, read_all, text_of
 from tests.test_hostile import family, tell
 from tests.test_metrics import scrape
-from tests.test_stop import begin, one_two
+from tests.test_stop import begin, one_two, read_until_two, stop
 
 LAST_FRAME = re.compile(rb"\n\nretry: (\d+)\n\n$")
 
@@ -105,6 +105,22 @@ async def test_readyz_says_so(start: Start, model: ModelServer) -> None:
     await draining
     problem = await chat.post("too late", status=503)
     assert problem["code"] == "unavailable"
+
+
+async def test_streams_are_given_while_it_drains(start: Start, model: ModelServer) -> None:
+    """An EventSource gives up for good after a 503."""
+    chat = await start(drain_timeout=30)
+    ended = await chat.stream("hi")
+    model.default = one_two
+    running = (await begin(chat))["session_id"]
+    draining = asyncio.create_task(chat.turns.drain())
+    await until(lambda: chat.turns.draining)
+    assert text_of(await read_until_two(chat, running)) == "One two"
+    session = ended[0].data["session_id"]
+    assert await chat.attach(session, ended[0].id) == ended[1:]
+    await chat.attach(session, ended[-1].id, 204)
+    await stop(chat, running)
+    await draining
 
 
 @asynccontextmanager

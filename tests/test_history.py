@@ -1,6 +1,5 @@
 """History pages and sessions."""
 
-import json
 from typing import Any
 
 import pytest
@@ -81,6 +80,13 @@ async def test_a_page_ends_early_where_its_messages_are_huge(chat: Chat, charact
     assert contents(await chat.history(session, after=first["messages"][0]["id"])) == [1, 2]
 
 
+async def test_limits_that_are_taken(chat: Chat) -> None:
+    session = await fill(chat, 150)
+    assert contents(await chat.history(session)) == list(range(50, 150))
+    assert contents(await chat.history(session, limit=1)) == [149]
+    assert contents(await chat.history(session, limit=1000)) == list(range(150))
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "abc", "1.5", "", "9" * 30, "1e2", "٣", "\x00"])
 async def test_limits_that_are_refused(chat: Chat, limit: str) -> None:
     session = await fill(chat, 1)
@@ -136,13 +142,17 @@ async def test_sessions_come_latest_activity_first_in_pages(chat: Chat) -> None:
     assert listed == expected
 
 
-@pytest.mark.parametrize("cursor", ["x", "1.sess-0", "99999999999999999.sess-" + "0" * 32, ".", "\x00"])
-async def test_cursors_of_sessions(chat: Chat, cursor: str) -> None:
+@pytest.mark.parametrize("cursor", ["x", "1.sess-0", "9" * 18 + ".sess-" + "0" * 32, ".", "\x00"])
+async def test_cursors_of_sessions_that_are_refused(chat: Chat, cursor: str) -> None:
+    problem = await chat.call("GET", "/agent/sessions", 400, params={"before": cursor})
+    assert list(problem["errors"]) == ["before"]
+
+
+@pytest.mark.parametrize(("time", "count"), [("0", 0), ("9" * 17, 1)])
+async def test_a_cursor_of_sessions_is_a_place_and_need_be_no_session(chat: Chat, time: str, count: int) -> None:
     await chat.session()
-    async with chat.client.get("/agent/sessions", params={"before": cursor}) as response:
-        assert response.status in {200, 400}
-        if response.status == 400:
-            assert json.loads(await response.read())["errors"].keys() == {"before"}
+    page = await chat.call("GET", "/agent/sessions", params={"before": f"{time}.sess-{'0' * 32}"})
+    assert len(page["sessions"]) == count
 
 
 async def test_times_are_rfc_3339_in_utc(chat: Chat) -> None:

@@ -22,8 +22,8 @@ def key(value: str = "k-1") -> dict[str, str]:
 
 async def post(chat: Chat, message: str = "hi", session: str | None = None, **options: Any) -> tuple[bool, Any]:
     """Return whether the answer is a replay, and its body with its status."""
-    body = chat.body(message, session)
-    async with chat.client.post("/agent/chat", json=body, **{"headers": key()} | options) as response:
+    request = {"json": chat.body(message, session), "headers": key()} | options
+    async with chat.client.post("/agent/chat", **request) as response:
         replayed = response.headers.get("Idempotency-Replayed") == "true"
         return replayed, {"http": response.status} | await response.json(content_type=None)
 
@@ -79,16 +79,17 @@ async def test_a_stream_whose_events_were_swept_is_given_as_a_reset(chat: Chat) 
 
 async def test_another_body_is_a_mistake(chat: Chat) -> None:
     _, first = await post(chat)
-    for message, session in (("ho", None), ("hi", first["session_id"])):
-        _, problem = await post(chat, message, session)
+    for body in (chat.body("ho"), chat.body("hi", first["session_id"]), chat.body("hi", character_id=8)):
+        _, problem = await post(chat, json=body)
         assert (problem["http"], problem["code"]) == (422, "idempotency_mismatch")
     assert await sql(chat, "SELECT count(*) FROM agent_messages") == 2
 
 
-async def test_a_key_may_stand_in_quotes(chat: Chat) -> None:
-    await post(chat)
-    replayed, _ = await post(chat, headers=key('"k-1"'))
-    assert replayed
+@pytest.mark.parametrize("name", ["k-1", "x" * 255])
+async def test_a_key_may_stand_in_quotes(chat: Chat, name: str) -> None:
+    _, first = await post(chat, headers=key(name))
+    assert first["http"] == 200
+    assert await post(chat, headers=key(f'"{name}"')) == (True, first)
 
 
 @pytest.mark.parametrize("bad", ["", '""', "x" * 256, "a b", "é", '"k'])

@@ -25,6 +25,7 @@ from chatd.logs import (
     JsonFormatter,
     Lines,
     TextFormatter,
+    choose_format,
     current_request,
     describe,
     set_up_logging,
@@ -179,6 +180,15 @@ def test_of_a_refusal_only_a_known_type_is_logged(logged: list[str]) -> None:
 
 def test_a_url_is_told_without_its_secrets() -> None:
     assert place_of("https://user:secret@host:1/path?key=secret#x") == "https://host:1/path"
+
+
+@pytest.mark.parametrize(("is_terminal", "style"), [(True, "text"), (False, "json")])
+def test_a_terminal_gets_text_and_a_program_json(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, style: str
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    assert choose_format(None) == style
+    assert [choose_format(given) for given in ("text", "json")] == ["text", "json"]
 
 
 def test_others_are_heard_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:

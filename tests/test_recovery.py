@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chatd import recovery
 from chatd.config import Config
 from chatd.errors import InDoubt
 from chatd.models import TurnRequest, new_turn
@@ -92,6 +93,33 @@ async def test_ten_recoveries_without_a_new_event_end_the_turn(start: Start, mod
     other = await start()
     received = await other.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
     assert [event.data.get("code") for event in received] == ["recovery_limit"]
+
+
+@pytest.mark.parametrize(("recoveries", "seq", "then"), [(9, 1, 10), (10, 0, 1)])
+async def test_the_tenth_recovery_and_one_with_new_events_go_on(
+    start: Start, model: ModelServer, recoveries: int, seq: int, then: int
+) -> None:
+    model.play([lambda _: asyncio.sleep(30)])
+    chat = await start()
+    accepted = await chat.post("hi", status=202, headers={"Prefer": "respond-async"})
+    await until(lambda: len(model.requests) == 1)
+    await sql(chat, f"UPDATE agent_turns SET recoveries = {recoveries}, recovery_seq = {seq}, {ORPHANED}")
+    other = await start()
+    received = await other.attach(accepted["session_id"], f"{accepted['turn_id']}.1")
+    assert received[-1].data.get("status") == "complete"
+    assert await sql(other, "SELECT recoveries FROM agent_turns") == then
+
+
+async def test_leases_are_renewed(start: Start, model: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "RENEWAL", 0.05)
+    model.default = lambda _: asyncio.sleep(30)
+    chat = await start()
+    await chat.post("hi", status=202, headers={"Prefer": "respond-async"})
+    lease = await sql(chat, "SELECT lease_until FROM agent_turns")
+    async with asyncio.timeout(10):
+        while await sql(chat, "SELECT lease_until FROM agent_turns") == lease:
+            await asyncio.sleep(0.01)
+    assert await sql(chat, "SELECT epoch FROM agent_turns WHERE state = 'running'") == 1
 
 
 async def test_a_begin_in_doubt_is_undone(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:

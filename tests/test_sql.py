@@ -41,6 +41,13 @@ def test_every_query_has_the_method_of_its_name_or_is_a_part_of_another() -> Non
     assert all(f'"{name}"' in source for name in QUERIES)
 
 
+async def test_a_commit_is_on_disk_whatever_the_database_is_set_to(dsn: str) -> None:
+    alter = "EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database())"
+    await execute(dsn, f"DO $$ BEGIN {alter}; END $$")
+    async with open_repo(dsn, 1) as repo, repo.connection() as conn:
+        assert await conn.fetchval("SHOW synchronous_commit") == "on"
+
+
 @pytest.fixture
 async def empty(cluster: str) -> AsyncIterator[str]:
     await execute(cluster, "CREATE DATABASE empty")

@@ -54,7 +54,8 @@ async def test_keys_after_a_day(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sweeps, "PAUSE", 0)
     for number in range(6):
         await chat.post("hi", headers={"Idempotency-Key": f"k-{number}"})
-    await sql(chat, "UPDATE agent_idempotency_keys SET created_at = now() - interval '25 hours' WHERE key <> 'k-5'")
+    age = "CASE key WHEN 'k-5' THEN interval '23 hours' ELSE interval '25 hours' END"
+    await sql(chat, f"UPDATE agent_idempotency_keys SET created_at = now() - {age}")
     await sweeps.sweep_once(chat.turns.repo, 3600)
     assert await sql(chat, "SELECT array_agg(key) FROM agent_idempotency_keys") == ["k-5"]
 

@@ -48,6 +48,7 @@ async def test_callers_wait_while_the_process_restarts(
     server = ServerProcess(
         listening,
         CHATD_DATA_DIR=str(tmp_path / "data"),
+        CHATD_SOCKET=str(tmp_path / "chatd.sock"),  # the socket that is passed goes before
         ANTHROPIC_BASE_URL=model.url,
         NOTIFY_SOCKET=str(tmp_path / "notify"),
         WATCHDOG_USEC="600000",

@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -307,9 +308,14 @@ async def test_a_stream_waits_for_the_first_keys(
 async def test_the_command_makes_tokens_that_are_accepted(start: Start) -> None:
     settings = {"CHATD_JWT_SECRET": SECRET, "CHATD_DATA_DIR": "/nonexistent"}
     chat = await start(auth="jwt", jwt_secret=SECRET)
-    status, minted = await run("token", "--sub", "alice", **settings)
-    assert status == 0
-    await sees(chat, minted.strip())
+    given = ["--ttl", "600", "--admin", "--character", "7", "8"]
+    for options, ttl, admin, characters in (([], 3600, False, None), (given, 600, True, [7, 8])):
+        begun = time.time()
+        status, minted = await run("token", "--sub", "alice", *options, **settings)
+        assert status == 0
+        me = await sees(chat, minted.strip(), path="/agent/me")
+        assert (me["owner"], me["admin"], me["characters"]) == ("alice", admin, characters)
+        assert abs(datetime.fromisoformat(me["expires_at"]).timestamp() - begun - ttl) < 100
     for wrong in (["--ttl", "-5"], ["--ttl", "0"], ["--ttl", "nan"], ["--sub", ""], ["--character", "-1"]):
         status, told = await run("token", "--sub", "alice", *wrong, **settings)
         assert (status, wrong[0] in told) == (2, True), told
