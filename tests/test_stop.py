@@ -100,12 +100,23 @@ async def test_while_it_waits_for_the_next_attempt(start: Start, model: ModelSer
     assert len(model.requests) == 1
 
 
-async def test_ten_at_once_are_all_told_the_same(chat: Chat, model: ModelServer) -> None:
+async def test_ten_at_once_are_all_told_the_same(
+    chat: Chat, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them stops the turn before all of them have seen it run."""
+    find, all_of_them = chat.turns.repo.find_latest_turn, asyncio.Barrier(10)
+
+    async def find_together(*values: Any) -> Any:
+        turn = await find(*values)
+        await all_of_them.wait()
+        return turn
+
     model.default = one_two
     accepted = await begin(chat)
     await read_until_two(chat, accepted["session_id"])
+    monkeypatch.setattr(chat.turns.repo, "find_latest_turn", find_together)
     answers = await asyncio.gather(*(stop(chat, accepted["session_id"]) for _ in range(10)))
-    assert all(answer == answers[0] for answer in answers if answer["stopped"])
+    assert all(answer == answers[0] for answer in answers)
     assert answers[0]["stopped"] is True
     assert (await chat.history(accepted["session_id"]))["message_count"] == 2
 
