@@ -14,7 +14,7 @@ import pytest
 from chatd.config import Config
 from chatd.database import prepare
 from chatd.doctor.command import check_here
-from chatd.doctor.database import look_at_clock
+from chatd.doctor.database import look_at_clock, look_at_durability
 from chatd.doctor.host import look_at_room
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
@@ -205,6 +205,17 @@ async def test_clocks_that_differ(dsn: str) -> None:
     assert look_at_clock(state).level == "ok"
     ahead = look_at_clock(replace(state, now=datetime.now(UTC) + timedelta(seconds=60)))
     assert (ahead.level, ahead.detail) == ("warning", "the database's is 60 s ahead of this host's")
+
+
+@pytest.mark.parametrize(
+    ("name", "off"), [("fsync", False), ("full_page_writes", False), ("synchronous_commit", "off")]
+)
+async def test_each_setting_that_loses_what_was_shown(dsn: str, name: str, off: Any) -> None:
+    async with open_repo(dsn, 1) as repo:
+        state = replace(await repo.inspect_server(), fsync=True)
+    assert look_at_durability(state).level == "ok"
+    found = look_at_durability(replace(state, **{name: off}))
+    assert (found.level, found.advice) == ("FAILED", f"set {name} = on in postgresql.conf")
 
 
 async def test_the_embedded_database(config: Config, tmp_path: Path) -> None:
