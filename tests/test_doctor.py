@@ -1,5 +1,7 @@
 """`chatd doctor` on a host: everything that can be wrong is found by name, and what is right is not."""
 
+import asyncio
+import io
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,6 +17,7 @@ from chatd.config import Config
 from chatd.database import prepare
 from chatd.doctor.command import check_here
 from chatd.doctor.database import look_at_clock, look_at_durability
+from chatd.doctor.findings import Finding, Findings, Report
 from chatd.doctor.host import look_at_room
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
@@ -197,6 +200,16 @@ def test_room_on_the_disk() -> None:
     ):
         assert look_at_room("here", free, embedded=True).level == embedded
         assert look_at_room("here", free, embedded=False).level == own
+
+
+async def test_a_check_that_takes_too_long() -> None:
+    async def wait() -> Findings:
+        await asyncio.sleep(30)
+        yield Finding("all", "is well")
+
+    output = io.StringIO()
+    assert not await Report(output).run("all", 0.05, wait())
+    assert output.getvalue().startswith("FAILED   all: not done within 0.05 s\n")
 
 
 async def test_clocks_that_differ(dsn: str) -> None:
