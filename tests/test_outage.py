@@ -111,7 +111,7 @@ async def test_a_model_that_floods_waits_for_the_database(chat: Chat, dsn: str, 
         async with conn.transaction():
             await conn.execute("LOCK TABLE agent_events")
             go_on.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await scrape(chat))("chatd_uncommitted_characters") <= MAX_TURN_PENDING:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)  # in which more would come
