@@ -1,5 +1,7 @@
 """`chatd doctor` on a host: everything that can be wrong is found by name, and what is right is not."""
 
+import asyncio
+import io
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +16,8 @@ import pytest
 from chatd.config import Config
 from chatd.database import prepare
 from chatd.doctor.command import check_here
-from chatd.doctor.database import look_at_clock
+from chatd.doctor.database import look_at_clock, look_at_durability
+from chatd.doctor.findings import Finding, Findings, Report
 from chatd.doctor.host import look_at_room
 from chatd.embedded import open_postgres
 from chatd.embedded_directory import find_running
@@ -199,12 +202,33 @@ def test_room_on_the_disk() -> None:
         assert look_at_room("here", free, embedded=False).level == own
 
 
+async def test_a_check_that_takes_too_long() -> None:
+    async def wait() -> Findings:
+        await asyncio.sleep(30)
+        yield Finding("all", "is well")
+
+    output = io.StringIO()
+    assert not await Report(output).run("all", 0.05, wait())
+    assert output.getvalue().startswith("FAILED   all: not done within 0.05 s\n")
+
+
 async def test_clocks_that_differ(dsn: str) -> None:
     async with open_repo(dsn, 1) as repo:
         state = await repo.inspect_server()
     assert look_at_clock(state).level == "ok"
     ahead = look_at_clock(replace(state, now=datetime.now(UTC) + timedelta(seconds=60)))
     assert (ahead.level, ahead.detail) == ("warning", "the database's is 60 s ahead of this host's")
+
+
+@pytest.mark.parametrize(
+    ("name", "off"), [("fsync", False), ("full_page_writes", False), ("synchronous_commit", "off")]
+)
+async def test_each_setting_that_loses_what_was_shown(dsn: str, name: str, off: Any) -> None:
+    async with open_repo(dsn, 1) as repo:
+        state = replace(await repo.inspect_server(), fsync=True)
+    assert look_at_durability(state).level == "ok"
+    found = look_at_durability(replace(state, **{name: off}))
+    assert (found.level, found.advice) == ("FAILED", f"set {name} = on in postgresql.conf")
 
 
 async def test_the_embedded_database(config: Config, tmp_path: Path) -> None:

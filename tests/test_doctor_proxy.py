@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,8 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from chatd.config import Config
+from chatd.doctor.client import Client, Frame
 from chatd.doctor.command import check_deployed
+from chatd.doctor.proxy import check_auth
 from chatd.doctor.streams import Heard, look_at_silence
+from chatd.doctor.turn import TurnCheck, check_turn
 from chatd.handlers.stream_test import HEARTBEATS, MAX_SILENCE
 from chatd.keys import LIMITS
 from tests.chat_client import Chat, until
@@ -187,12 +191,29 @@ async def test_a_session_that_is_left_is_named(proxy: Proxy, guarded: Chat, conf
     assert left["session_id"] in said.found["session"][1]
 
 
-async def test_redirects_are_not_followed(proxy: Proxy, config: Config) -> None:
-    moved = "location = /agent/stream-test {{ return 307 /moved; }} location = /moved {{ return 200; }}"
+@pytest.mark.parametrize(
+    ("path", "what", "detail"),
+    [
+        ("/agent/stream-test", "stream", "is answered with 301"),
+        ("/healthz", "reachable", "redirects to http://127.0.0.1:9/moved"),
+    ],
+)
+async def test_redirects_are_not_followed(proxy: Proxy, config: Config, path: str, what: str, detail: str) -> None:
+    moved = f"location = {path} {{{{ return 301 http://127.0.0.1:9/moved; }}}}"
     async with proxy(configuration=wrong((ROOT, moved + ROOT))) as url:
         said = await doctor(config, url)
-    assert said.bad() == {"stream": "FAILED"}
-    assert "is answered with 307" in said.found["stream"][1]
+    assert said.bad() == {what: "FAILED"}
+    assert detail in said.found[what][1]
+
+
+async def test_a_server_that_lets_everybody_in(start: Start, tmp_path: Path) -> None:
+    port = (await start(allow_anonymous=True)).client.port
+    async with (
+        nginx(tmp_path / "nginx", [port], configuration=RIGHT) as url,
+        aiohttp.ClientSession(proxy=url) as session,
+    ):
+        [found] = [finding async for finding in check_auth(Client(session, f"http://{ELSEWHERE}", None))]
+    assert (found.level, found.detail) == ("warning", "none: everyone who gets here may read everything")
 
 
 async def test_a_server_that_is_restarted_meanwhile(proxy: Proxy, guarded: Chat, config: Config) -> None:
@@ -214,6 +235,54 @@ def test_heartbeats_are_counted(heartbeat: float, lost: int) -> None:
     sent = range(1, math.ceil(silence / heartbeat))
     heard.pings = [n * heartbeat + 0.001 for n in sent][: len(sent) - lost]
     assert look_at_silence(heard).level == ("FAILED" if lost and sent else "ok")
+
+
+def test_heartbeats_that_are_held_back() -> None:
+    asked = {"heartbeat": 15, "silence": 52.5}
+    heard = Heard(asked=asked, last=52.5, cut=False, pings=[15, 44.9, 45])
+    assert look_at_silence(heard).level == "FAILED"
+    assert "3 of 3 heartbeats came, at most 29.9 s apart" in look_at_silence(heard).detail
+
+
+START = {"type": "start"}
+TEXT = {"type": "text", "text": "One"}
+DONE = {"type": "done", "message_id": "msg-1", "status": "stopped"}
+KEPT = {"id": "msg-1", "content": "One", "status": "stopped"}
+
+
+async def check_of(*events: dict[str, str]) -> TurnCheck:
+    """Return the check of a turn that has come to an end, of which these events were seen, the last one later."""
+    async with aiohttp.ClientSession() as session:
+        check = TurnCheck(Client(session, "http://127.0.0.1:9", None), "sess-1", 7)
+    for number, event in enumerate(events, 1):
+        check.seen.see(Frame(0.0, f"turn-1.{number}", event))
+    check.broken_at = len(events) - 1
+    return check
+
+
+async def test_what_is_said_of_an_answer_that_was_taken_up_again() -> None:
+    check, cut = await check_of(START, TEXT, DONE), await check_of(START, TEXT)
+    assert "after event 2 of 3 and taken up again: no gap" in str(check.look_at_resumption(KEPT))
+    for kept in (KEPT | {"id": "msg-2"}, KEPT | {"content": "Two"}):
+        assert "is not what the history says" in str(check.look_at_resumption(kept))
+    assert "ended without `done`" in str(cut.look_at_resumption(KEPT))
+
+
+async def test_what_is_said_of_an_answer_that_was_stopped() -> None:
+    check, complete = await check_of(START, TEXT, DONE), {"status": "complete"}
+    assert check.look_at_stop(KEPT).level == "warning"
+    check.stopped = True
+    assert check.look_at_stop(KEPT).level == "ok"
+    assert check.look_at_stop(KEPT | complete).level == "FAILED"
+    check.seen.last = DONE | complete
+    assert check.look_at_stop(KEPT).level == "FAILED"
+
+
+async def test_a_model_that_says_nothing(chat: Chat, model: ModelServer) -> None:
+    model.default = says()
+    async with aiohttp.ClientSession() as session:
+        found = [finding async for finding in check_turn(Client(session, str(chat.client.make_url("/")), None))]
+    assert [(finding.what, finding.level) for finding in found[1:]] == [("resume", "warning"), ("stop", "warning")]
 
 
 async def test_a_model_that_fails(proxy: Proxy, guarded: Chat, model: ModelServer, config: Config) -> None:

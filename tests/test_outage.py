@@ -12,11 +12,12 @@ import pytest
 
 from chatd.config import Config
 from chatd.embedded import SETTINGS, Postgres, open_postgres
+from chatd.journal import MAX_TURN_PENDING
 from tests.chat_client import Chat
 from tests.conftest import Start, execute
-from tests.model_server import ModelServer, says
+from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import Event, events, text_of
-from tests.test_metrics import read
+from tests.test_metrics import read, scrape
 from tests.token_provider import SECRET, bearer, token
 
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guest'"
@@ -92,6 +93,33 @@ async def test_a_database_that_turns_everybody_away_is_away(
         assert "chatd_errors_total 0.0\n" in await read(chat)
     finally:
         await execute(cluster, f"{TERMINATE}; DROP ROLE guest")
+
+
+async def test_a_model_that_floods_waits_for_the_database(chat: Chat, dsn: str, model: ModelServer) -> None:
+    go_on = asyncio.Event()
+    pieces = [f"{n:<10000}" for n in range(300)]
+
+    async def flood(exchange: Exchange) -> None:
+        await go_on.wait()
+        await says(*pieces)(exchange)
+
+    model.default = flood
+    async with chat.streaming("hi") as response:
+        coming = events(response)
+        received = [await anext(coming)]
+        conn = await asyncpg.connect(dsn)
+        async with conn.transaction():
+            await conn.execute("LOCK TABLE agent_events")
+            go_on.set()
+            async with asyncio.timeout(30):
+                while (await scrape(chat))("chatd_uncommitted_characters") <= MAX_TURN_PENDING:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # in which more would come
+            # What is read at once comes on top, which is much less.
+            assert (await scrape(chat))("chatd_uncommitted_characters") <= 2 * MAX_TURN_PENDING
+        await conn.close()
+        received += [event async for event in coming]
+    assert text_of(received) == "".join(pieces)
 
 
 async def test_attaching_while_the_database_is_away_waits_for_it(start: Start, postgres: Postgres) -> None:

@@ -100,12 +100,29 @@ async def test_while_it_waits_for_the_next_attempt(start: Start, model: ModelSer
     assert len(model.requests) == 1
 
 
-async def test_ten_at_once_are_all_told_the_same(chat: Chat, model: ModelServer) -> None:
+async def stop_together(
+    chat: Chat, session: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, object]]:
+    """Stop a turn as many times at once: none of them goes on before all of them have seen it run."""
+    find, all_of_them = chat.turns.repo.find_latest_turn, asyncio.Barrier(number)
+
+    async def find_together(*values: Any) -> Any:
+        turn = await find(*values)
+        await all_of_them.wait()
+        return turn
+
+    monkeypatch.setattr(chat.turns.repo, "find_latest_turn", find_together)
+    return await asyncio.gather(*(stop(chat, session) for _ in range(number)))
+
+
+async def test_ten_at_once_are_all_told_the_same(
+    chat: Chat, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model.default = one_two
     accepted = await begin(chat)
     await read_until_two(chat, accepted["session_id"])
-    answers = await asyncio.gather(*(stop(chat, accepted["session_id"]) for _ in range(10)))
-    assert all(answer == answers[0] for answer in answers if answer["stopped"])
+    answers = await stop_together(chat, accepted["session_id"], 10, monkeypatch)
+    assert all(answer == answers[0] for answer in answers)
     assert answers[0]["stopped"] is True
     assert (await chat.history(accepted["session_id"]))["message_count"] == 2
 
@@ -209,7 +226,7 @@ async def test_many_stop_a_process_that_hangs(
     monkeypatch.setattr("chatd.turns.OBEY_TIMEOUT", 0.3)
     one, two, session, _ = await begun_elsewhere(start, config, model)
     await sql(one, "UPDATE agent_turns SET boot_id = $1, epoch = 2", uuid.uuid4())
-    answers = await asyncio.gather(*(stop(two, session) for _ in range(6)))
+    answers = await stop_together(two, session, 6, monkeypatch)
     assert all(answer == answers[0] for answer in answers)
     assert answers[0]["stopped"] is True
     assert await sql(two, "SELECT epoch FROM agent_turns") == 3

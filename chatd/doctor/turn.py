@@ -108,6 +108,8 @@ class TurnCheck:
         seen = self.seen
         if not seen.is_over:
             return failed("resume", "the stream that was taken up again ended without `done`", LOOK)
+        if self.broken_at == len(seen.seqs):
+            return warning("resume", "the answer was complete before it could be broken off", "try again")
         if not seen.is_whole or (message["id"], message["content"]) != (seen.last["message_id"], seen.text):
             return failed("resume", "an answer that was taken up again is not what the history says", LOOK)
         detail = f"broken off after event {self.broken_at} of {len(seen.seqs)} and taken up again: no gap, no repeat"

@@ -11,6 +11,7 @@ from tests.deploy.site import MODEL_PORT, ROOT, Site, configure, inside, install
 from tests.faults.counting_model import CountingModel
 
 PACKAGE = "build/chatd_*.deb"
+MADE_OF = ROOT / "build/chatd.sources"
 SOURCES = ("chatd", "sql", "deploy", "*.md", "setup.cfg", "pyproject.toml", "chatd.service")
 BUILD_TIMEOUT = 900.0  # seconds; pip may have to download what the package holds
 
@@ -24,17 +25,25 @@ def possible() -> None:
 @pytest.fixture(scope="session")
 async def package() -> Path:
     """Return the package that `make deb` builds, which takes minutes: not again where nothing in it has changed."""
-    if not await is_current():
+    sources = await read_sources()
+    if not is_made_of(sources):
         await run("make", f"--directory={ROOT}", "deb", timeout=BUILD_TIMEOUT)
+        MADE_OF.write_text(sources)
     (package,) = ROOT.glob(PACKAGE)
     return package
 
 
-async def is_current() -> bool:
-    """Tell whether the package is newer than everything that it is made of."""
-    files = (await run("git", "-C", str(ROOT), "ls-files", "--", *SOURCES)).splitlines()
-    changed = max((ROOT / file).stat().st_mtime for file in files)
-    return any(package.stat().st_mtime > changed for package in ROOT.glob(PACKAGE))
+async def read_sources() -> str:
+    """Return the names and hashes of what the package is made of, and what was changed since git has hashed it."""
+    git = ("git", "-C", str(ROOT))
+    known = await run(*git, "ls-files", "--stage", "--", *SOURCES)
+    return known + await run(*git, "diff", "--binary", "--", *SOURCES)
+
+
+def is_made_of(sources: str) -> bool:
+    """Tell whether there is a package of these; one that was built since that was noted may be of others."""
+    built = [package.stat().st_mtime for package in ROOT.glob(PACKAGE)]
+    return bool(built) and MADE_OF.exists() and MADE_OF.stat().st_mtime >= max(built) and MADE_OF.read_text() == sources
 
 
 @pytest.fixture(scope="session")

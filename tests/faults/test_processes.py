@@ -141,7 +141,10 @@ async def test_blue_and_green(tmp_path: Path, model: CountingModel, dsn: str, sc
 
 
 async def test_the_watchdog_bites(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
-    """D5: the process hangs: the watchdog hears nothing, kills it, and its turns go on"""
+    """D5: the process hangs: the watchdog hears nothing, kills it, and its turns go on
+
+    The test does the killing: this shows that a process that hangs says nothing. In tests/deploy the real one bites.
+    """
     supervisor = await supervise(WATCHDOG_USEC=str(int(WATCHDOG * 1e6)))
     async with callers(supervisor.url, names("c", 10), silence=3) as users:
         asking = [asyncio.create_task(user.ask(user.question(count=150, pace=20))) for user in users]

@@ -3,12 +3,10 @@
 import asyncio
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
 import aiohttp
-import pytest
 from yarl import URL
 
 from tests.chat_client import CHARACTER, Chat
@@ -18,6 +16,7 @@ from tests.faults.counting_model import CountingModel, Question
 from tests.faults.invariants import check
 from tests.faults.resources import check_resources
 from tests.faults.test_clients import answering, transcripts_of, warm_up
+from tests.javascript import NODE
 from tests.sse_client import events
 
 HEAD = "Host: localhost\r\nContent-Type: application/json\r\n"
@@ -145,13 +144,10 @@ async def check_refused(user: Caller, turn: Transcript) -> None:
 
 async def test_event_source_stops_at_the_end(supervise: Supervise, model: CountingModel, dsn: str, note: Note) -> None:
     """C10: Node's EventSource reads a turn, comes back exactly at its end, gets 204 and stops"""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no Node.js here")
     supervisor = await supervise()
     async with callers(supervisor.url, ["c"]) as (user,), answering(user, 50, 20) as turn:
         url = f"{supervisor.url}/agent/chat/stream/{turn.session_id}"
-        command = (node, "--experimental-eventsource", "--no-warnings", str(EVENT_SOURCE), url)
+        command = (NODE, "--experimental-eventsource", "--no-warnings", str(EVENT_SOURCE), url)
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await asyncio.wait_for(process.communicate(), 30)
     seen = json.loads(output)
