@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from chatd import __version__, commands, serve
@@ -44,8 +45,10 @@ def main() -> None:
         sys.exit(fail("interrupted", 1))
 
 
-def as_ctrl_c(*_: object) -> None:
-    signal.raise_signal(signal.SIGINT)
+def as_ctrl_c(_: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does, or would do: a shell's background command ignores that."""
+    of_ctrl_c = signal.getsignal(signal.SIGINT)
+    (of_ctrl_c if callable(of_ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def make_parser() -> argparse.ArgumentParser:

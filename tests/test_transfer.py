@@ -407,11 +407,35 @@ async def test_ctrl_c_while_it_waits(other: Command) -> None:
     process = await other.start("import", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(file_of([HEADER]))
-    await asyncio.sleep(3)
+    await has_begun(process)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert await asyncio.wait_for(process.stderr.read(), 10) == b"chatd: interrupted\n"
     assert await process.wait() == 1
+
+
+async def test_a_background_command_is_ended_where_it_waits(other: Command, tmp_path: Path) -> None:
+    """Shells have their background commands ignore Ctrl-C; nobody writes into this pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    of_pytest = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = await other.start("import", str(pipe))
+    finally:
+        signal.signal(signal.SIGINT, of_pytest)
+    await has_begun(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    assert await asyncio.wait_for(process.stderr.read(), 10) == b"chatd: interrupted\n"
+
+
+async def has_begun(process: asyncio.subprocess.Process) -> None:
+    """Wait until a command hears SIGTERM, and a little longer, so that it waits for what it reads."""
+    status = Path(f"/proc/{process.pid}/status")
+    async with asyncio.timeout(30):
+        while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) >> signal.SIGTERM - 1 & 1:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(1)
 
 
 HEADER = {"type": "header", "format": "chatd export", "version": 1, "exported_at": "2026-11-25T12:00:00.000000Z"}

@@ -107,7 +107,8 @@ def open_input(path: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = path.open("rb")
+        with ended_by_ctrl_c():  # it may be a named pipe
+            file = path.open("rb")
     except OSError as error:
         raise StartError(f"{path} can't be read: {error.strerror}") from error
     with file:
