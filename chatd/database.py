@@ -21,6 +21,8 @@ from chatd.migrate import find_pending, grant, migrate
 
 logger = logging.getLogger(__name__)
 
+# Nothing cuts the embedded one's log, and that a statement is refused is everyday traffic: a turn runs there already.
+QUIET = "&log_min_messages=log"
 START_TIMEOUT = 10.0  # seconds that a database may take to come up
 MIN_VERSION = 15
 # So that what is between here and a database elsewhere does not forget a connection on which a migration takes long.
@@ -71,11 +73,13 @@ async def open_migrated(config: Config) -> AsyncIterator[str]:
 async def reach_database(config: Config, *, sharing: bool) -> AsyncIterator[str]:
     """Yield the DSN of a database, however it is; the embedded one is started where it does not run."""
     directory = config.data_dir / "postgres"
-    if dsn := config.database_url or (find_running(directory) if sharing else None):
-        yield dsn
-        return
-    async with open_postgres(directory) as dsn:
-        yield dsn
+    if config.database_url:
+        yield config.database_url
+    elif sharing and (dsn := find_running(directory)):
+        yield dsn + QUIET
+    else:
+        async with open_postgres(directory) as dsn:
+            yield dsn + QUIET
 
 
 async def prepare(dsn: str, migrate_dsn: str | None = None, *, granting: bool = False) -> None:

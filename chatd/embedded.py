@@ -48,9 +48,7 @@ POLL = 0.02
 SETTINGS = (
     *("listen_addresses=", "unix_socket_permissions=0700", "shared_buffers=64MB", "jit=off"),
     "log_error_verbosity=terse",  # without DETAIL lines, which hold rows
-    # Nothing cuts the log. Statements that are refused are everyday traffic (a turn runs there already), and what is
-    # more than that is told by chatd.
-    *("log_min_messages=log", "log_checkpoints=off"),
+    "log_checkpoints=off",  # nothing cuts the log
 )
 INITDB = ("-U", "chatd", "-A", "trust", "-E", "UTF8", "--data-checksums", "--no-instructions")
 # The builtin provider: a collation that no update of the operating system changes.

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import asyncpg
 import pytest
 
+from chatd.config import Config
+from chatd.database import reach_database
 from chatd.embedded import INITDB, Postgres, find_binaries, open_postgres
 from chatd.embedded_directory import find_running, is_alive, place_sockets
 from chatd.errors import ConfigError, StartError
@@ -86,15 +88,24 @@ async def test_any_path_will_do_and_nothing_is_opened_to_others(tmp_path: Path, 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-async def test_what_its_statements_are_refused_does_not_fill_the_log(tmp_path: Path) -> None:
-    async with open_postgres(tmp_path) as dsn:
-        conn = await asyncpg.connect(dsn)
-        size = (tmp_path / "postgres.log").stat().st_size
-        with pytest.raises(asyncpg.PostgresError):
-            await conn.execute("SELECT 1 / 0")
-        await conn.execute("CHECKPOINT")
-        await conn.close()
-        assert size == (tmp_path / "postgres.log").stat().st_size > 0
+async def test_what_chatd_is_refused_does_not_fill_the_log(tmp_path: Path) -> None:
+    async with reach_database(Config(data_dir=tmp_path), sharing=False) as own:
+        log = tmp_path / "postgres" / "postgres.log"
+        size = log.stat().st_size
+        async with reach_database(Config(data_dir=tmp_path), sharing=True) as shared:
+            for dsn in (own, shared):
+                await fail_and_checkpoint(dsn)
+        assert size == log.stat().st_size > 0
+        await fail_and_checkpoint(find_running(tmp_path / "postgres") or "")
+        assert "division by zero" in log.read_text()
+
+
+async def fail_and_checkpoint(dsn: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await conn.execute("SELECT 1 / 0")
+    await conn.execute("CHECKPOINT")
+    await conn.close()
 
 
 async def test_the_programs_may_lie_in_a_home_that_is_closed_to_others(
