@@ -18,7 +18,7 @@ from tests.conftest import Start, execute
 from tests.model_server import Exchange, ModelServer, says
 from tests.sse_client import Event, events, text_of
 from tests.test_metrics import read, scrape
-from tests.token_provider import SECRET, bearer, token
+from tests.token_provider import SECRET, Provider, bearer, token
 
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guest'"
 CLOSE, OPEN = (f"ALTER DATABASE {{0}} ALLOW_CONNECTIONS {whether}" for whether in ("false", "true"))
@@ -149,6 +149,26 @@ async def test_a_token_that_expires_while_the_database_is_away(
         assert b"data" not in await response.read()
     assert time.monotonic() - begun < 4.5
     await postgres.start(SETTINGS)
+
+
+async def test_a_token_that_expires_before_it_could_be_read_for_the_first_time(
+    start: Start, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither keys nor a database at first; then the keys, by which the token is known to end."""
+    monkeypatch.setattr("chatd.jwks.FIRST_RETRY", 0.1)
+    provider = Provider()
+    provider.add("one", "ES256")
+    provider.failing = True
+    await provider.start()
+    chat = await start(database_url=postgres.dsn(), heartbeat=5, auth="jwt", jwt_jwks_url=provider.url)
+    await postgres.stop()
+    headers = bearer(provider.token("one", exp=time.time() + 3)) | {"Last-Event-ID": "nonsense"}
+    async with chat.client.get(f"/agent/chat/stream/sess-{'0' * 32}", headers=headers) as response:
+        assert response.status == 200
+        provider.failing = False
+        assert b"data" not in await asyncio.wait_for(response.read(), 30)
+    await postgres.start(SETTINGS)
+    await provider.stop()
 
 
 async def test_the_postmaster_is_killed_and_kept(tmp_path: Path) -> None:

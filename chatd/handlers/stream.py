@@ -1,6 +1,7 @@
 """(Re)attach to a session's stream; any number of readers, whoever runs the turn."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing
 
@@ -102,12 +103,11 @@ async def wait_for_place(request: web.Request, stream: Stream, counted: ExitStac
     silent = asyncio.Event()
     stream.on_silence = silent.set
     await stream.write(b"")
-    if CALLER in request:
-        stream.end_at(request[CALLER].expires)
     while not (request.app[TURNS].draining or stream.expired):
         try:
             return await find_place(request, counted)
         except Unavailable:
+            end_with_token(request, stream)
             await asyncio.sleep(RETRY)
         if silent.is_set():
             silent.clear()
@@ -115,3 +115,10 @@ async def wait_for_place(request: web.Request, stream: Stream, counted: ExitStac
     if not stream.expired:
         await stream.ask_back()
     return None
+
+
+def end_with_token(request: web.Request, stream: Stream) -> None:
+    """Have a stream end when the token does, once that is known."""
+    expires = request[CALLER].expires if CALLER in request else math.inf
+    if expires < stream.ends_at == math.inf:
+        stream.end_at(expires)
