@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from chatd import sweeps
+from chatd.background import background
 from tests.chat_client import Chat
 from tests.conftest import Start
 from tests.model_server import ModelServer, says
@@ -58,6 +59,16 @@ async def test_keys_after_a_day(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> 
     await sql(chat, f"UPDATE agent_idempotency_keys SET created_at = now() - {age}")
     await sweeps.sweep_once(chat.turns.repo, 3600)
     assert await sql(chat, "SELECT array_agg(key) FROM agent_idempotency_keys") == ["k-5"]
+
+
+async def test_one_that_never_ends_holds_up_no_other(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "EVENTS", 0)
+    await chat.post("hi", headers={"Idempotency-Key": "k"})
+    await sql(chat, OLD)
+    await sql(chat, "UPDATE agent_idempotency_keys SET created_at = now() - interval '25 hours'")
+    async with background(sweeps.sweep_once(chat.turns.repo, 3600)), asyncio.timeout(10):
+        while await sql(chat, "SELECT count(*) FROM agent_idempotency_keys"):
+            await asyncio.sleep(0.02)
 
 
 async def test_it_sweeps_by_itself(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from chatd.sweeps import EVENTS
 from tests.chat_client import until
 from tests.conftest import execute
 from tests.faults.clients import callers
@@ -93,15 +94,15 @@ async def test_killed_between_two_sweeps(supervise: Supervise, model: CountingMo
     async with callers(supervisor.url, ["c"]) as (user,):
         old, new = [await user.ask(user.question(count=200, pace=1)) for _ in range(2)]
     await execute(dsn, f"UPDATE agent_turns SET ended_at = now() - interval '1 day' WHERE id = '{old.turn_id}'")
-    more = "INSERT INTO agent_events SELECT id, 1000 + n, '{}' FROM agent_turns, generate_series(1, 3000) AS s (n)"
-    await execute(dsn, f"{more} WHERE id = '{old.turn_id}'")
+    more = "INSERT INTO agent_events SELECT id, 1000 + n, '{}' FROM agent_turns, generate_series(1, $1) AS s (n)"
+    conn = await asyncpg.connect(dsn)
+    await conn.execute(f"{more} WHERE id = $2", 3 * EVENTS, old.turn_id)
     supervisor.environment["CHATD_CRASH_POINT"] = "after_sweep_events:2"
     await supervisor.kill()
     await until(lambda: len(supervisor.starts) == 2)
     del supervisor.environment["CHATD_CRASH_POINT"]
     await until(lambda: len(supervisor.exits) == 2)
     assert supervisor.exits == [KILLED, KILLED]
-    conn = await asyncpg.connect(dsn)
     async with asyncio.timeout(10):
         while await conn.fetchval("SELECT count(*) FROM agent_events WHERE turn_id = $1", old.turn_id):
             await asyncio.sleep(0.05)
@@ -109,7 +110,7 @@ async def test_killed_between_two_sweeps(supervise: Supervise, model: CountingMo
     assert kept == len(new.received)
     assert await conn.fetchval("SELECT count(*) FROM agent_messages") == 4
     await conn.close()
-    note("3,000 events swept in two lives")
+    note(f"{3 * EVENTS:,} events swept in two lives")
 
 
 @pytest.mark.parametrize("migration", [1, 2])
