@@ -139,7 +139,7 @@ def secret(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return what is sent as a header, or names a model."""
+    """Return what is sent as a header."""
     if not re.fullmatch("[!-~]+", text):
         raise ValueError("must be printable ASCII without blanks")
     return text

@@ -30,7 +30,7 @@ VARIABLES: dict[str, tuple[str, Parse]] = {
     "ANTHROPIC_API_KEY": ("api_key", printable),
     "ANTHROPIC_BASE_URL": ("base_url", http_url),
     "CHATD_LOCAL_MODEL": ("local_model", path),
-    "CHATD_MODEL": ("model", printable),
+    "CHATD_MODEL": ("model", text),
     "CHATD_MAX_TOKENS": ("max_tokens", integer(1, 1_000_000)),
     "CHATD_SYSTEM_PROMPT": ("system_prompt", text),
     "CHATD_HOST": ("host", lambda text: text.strip("[]")),

@@ -130,7 +130,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "ANTHROPIC_API_KEY_FILE": "/nonexistent/key",
         "CHATD_HOST": "0.0.0.0",
         "CHATD_SYSTEM_PROMPT": "Be brief\udcff",
-        "CHATD_MODEL": "a model",
+        "CHATD_MODEL": "a model\udcff",
         "CHATD_TOKEN": "secr\u00e8t",
     }
     with pytest.raises(ConfigError) as caught:
