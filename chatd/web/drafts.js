@@ -31,7 +31,7 @@ export class Drafts {
     browser.set(this.name(sessionId), text && JSON.stringify({ text, key }));
   }
 
-  /** Keep a text in the place of another one, or behind what there is; what other tabs have put there stays. */
+  /** Keep a text in the place of another one, or behind what there is; what other tabs have put there stays (twice, if need be). */
   replace(sessionId, old, text, key = null) {
     if (old === text) return;
     const kept = framed(this.read(sessionId).text);

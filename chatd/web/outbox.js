@@ -14,8 +14,7 @@ export class Outbox {
   constructor(account) {
     this.account = account;
     this.turns = new Map(); // the ones of this page, by session
-    this.others = new BroadcastChannel("chatd:given-back"); // other tabs, which may be sending the same message
-    this.others.addEventListener("message", ({ data }) => this.withdraw(data));
+    this.others = openChannel(({ data }) => this.withdraw(data)); // other tabs may be sending the same message
   }
 
   name(sessionId, key = "") {
@@ -33,7 +32,7 @@ export class Outbox {
   /** Forget a message, here and in other tabs: it goes back to where it was written. */
   giveBack(sessionId, key) {
     this.remove(sessionId, key);
-    this.others.postMessage(key);
+    this.others?.postMessage(key);
   }
 
   /** Send a message no more that another tab has given back. */
@@ -60,5 +59,16 @@ export class Outbox {
     const left = browser.keys(this.name(sessionId)).map((name) => JSON.parse(browser.get(name)));
     const [oldest] = left.sort((one, other) => one.at - other.at);
     return oldest ? { ...oldest, isRepeatable: Date.now() - oldest.at < KEY_LIFE } : null;
+  }
+}
+
+/** Hear what other tabs say; null in a browser that keeps nothing of this site, whose tabs share nothing either. */
+function openChannel(hear) {
+  try {
+    const channel = new BroadcastChannel("chatd:given-back");
+    channel.addEventListener("message", hear);
+    return channel;
+  } catch {
+    return null;
   }
 }

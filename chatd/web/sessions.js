@@ -54,7 +54,7 @@ export class Sessions extends EventTarget {
       const page = await this.page();
       if (read < this.firstValid) return this.refresh();
       this.firstValid = read;
-      this.take(page);
+      await this.take(page);
     } catch (error) {
       if (!isUnreachable(error)) throw error;
     }
@@ -67,7 +67,7 @@ export class Sessions extends EventTarget {
     const older = this.sessions.filter((known) => known.updated_at < last && !ids.has(known.session_id));
     this.sessions = next === null ? sessions : [...sessions, ...older];
     if (next === null || older.length === 0) this.next = next;
-    this.searchAll();
+    return this.searchAll();
   }
 
   async loadMore() {

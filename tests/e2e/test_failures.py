@@ -18,6 +18,10 @@ from tests.model_server import Exchange, ModelServer, fails, says
 from tests.server_process import ServerProcess, serving
 
 UNREACHABLE = "ERR_|status of 50[234]"
+# As where one has blocked cookies and data of sites.
+KEEPS_NOTHING = """for (const name of ["localStorage", "sessionStorage"])
+    Object.defineProperty(window, name, { get() { throw new DOMException("", "SecurityError"); } });
+window.BroadcastChannel = class { constructor() { throw new DOMException("", "SecurityError"); } };"""
 
 
 async def test_another_attempt_is_told(start: Start, new_page: OpenPage, model: ModelServer) -> None:
@@ -202,3 +206,11 @@ async def test_what_could_not_be_sent_is_not_lost(page: ChatPage, chat: Chat, mo
     await expect(page.by("composer")).to_have_value("at the same time")
     await page.by("send").click()
     await page.has_ended(4)
+
+
+async def test_a_browser_that_keeps_nothing(new_page: OpenPage, chat: Chat) -> None:
+    page = await new_page(url_of(chat))
+    await page.page.add_init_script(KEEPS_NOTHING)
+    await page.open()
+    await page.ask("hello")
+    await expect(page.session("hello")).to_be_visible()
