@@ -166,12 +166,14 @@ class Supervisor:
     async def stop(self) -> None:
         """End the process for good, the frozen one too, and let go of the port."""
         self.restarting = False
-        if self.is_running and self.process.returncode is None:
-            self.thaw()
-            try:
-                await self.terminate()
-            except TimeoutError:
-                await self.kill()
+        while not self.keeper.done():  # the next one may be about to be started
+            if self.is_running and self.process.returncode is None:
+                self.thaw()
+                try:
+                    await self.terminate()
+                except TimeoutError:
+                    await self.kill()
+            await asyncio.wait([self.keeper], timeout=0.1)
         await self.keeper
         asyncio.get_running_loop().remove_reader(self.notify)
         self.notify.close()
