@@ -4,7 +4,7 @@ import re
 
 from playwright.async_api import expect
 
-from tests.chat_client import Chat
+from tests.chat_client import Chat, until
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import OpenPage, url_of
 from tests.e2e.scripts import cut, paced, prose
@@ -90,6 +90,7 @@ async def test_it_is_stopped(page: ChatPage, chat: Chat, model: ModelServer) -> 
 async def test_it_is_stopped_before_it_begins(page: ChatPage, chat: Chat, model: ModelServer) -> None:
     model.play([paced([" "] + ["never"] * 100, rate=0.2)])
     await page.send("Wait.")
+    await until(lambda: len(model.requests) == 1)  # else what it plays is the next one's
     await page.stop()
     await expect(page.by("stop")).to_be_hidden()
     await page.ask("And now?")
